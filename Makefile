@@ -1,0 +1,62 @@
+# README commands: `make serve` and `make test`. The rest: see README, "For developers".
+
+PYTHON ?= python3
+MODELS ?= models
+VENV := .venv
+DEV := .venv-dev
+SOURCES := service training tests load_tests
+
+.PHONY: serve test check fmt lint types train load lock clean
+
+serve: $(VENV)/installed
+	$(VENV)/bin/dunno serve
+
+test: $(DEV)/installed
+	$(DEV)/bin/python -m pytest
+
+check: $(DEV)/installed
+	$(DEV)/bin/ruff format --check $(SOURCES)
+	$(DEV)/bin/ruff check $(SOURCES)
+	$(DEV)/bin/codespell
+	$(DEV)/bin/mypy
+	$(MAKE) test
+
+fmt: $(DEV)/installed
+	$(DEV)/bin/ruff format $(SOURCES)
+	$(DEV)/bin/ruff check --fix $(SOURCES)
+
+train: $(DEV)/installed
+	@test -n "$(NAME)" || { echo "make train NAME=wine|mnist|fashion_mnist|imdb"; exit 2; }
+	$(DEV)/bin/dunno train $(NAME) $(ARGS)
+
+load: $(DEV)/installed
+	$(DEV)/bin/python load_tests/many_callers.py $(ARGS)
+
+# The service alone: locked dependencies, no TensorFlow.
+$(VENV)/installed: requirements/service.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/service.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Everything that tests, training and checks need.
+$(DEV)/installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(DEV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Resolve anew for every Python that is supported; needs `uv` on the PATH.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml
+
+lock:
+	$(LOCK) requirements/build.in --output-file requirements/service.txt
+	$(LOCK) requirements/build.in --extra tensorflow --output-file requirements/tensorflow.txt
+	$(LOCK) requirements/build.in --extra training --output-file requirements/training.txt
+	$(LOCK) requirements/build.in --extra training --extra dev --output-file requirements/dev.txt
+	$(LOCK) requirements/build.in --extra gpu --override requirements/gpu.override \
+		--output-file requirements/gpu.txt
+
+clean:
+	rm -rf $(VENV) $(DEV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,3 @@
+"""The model server: what a request goes through."""
+
+__version__ = "0.1.0"
