@@ -1,0 +1,93 @@
+"""Fixtures that several folders of tests share."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from bundles import fruit_bundle, picture_bundle, review_bundle, write_catalogue
+
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_left_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    yield
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one bundle for each kind of input and their catalogue."""
+    folder = tmp_path_factory.mktemp("models")
+    fruit_bundle(folder)
+    fruit_bundle(folder, version="2")
+    picture_bundle(folder)
+    review_bundle(folder)
+    more = """
+        [models.fruits]
+        bundle = "fruit"
+        versions = ["2", "1"]
+        aliases = { stable = "1" }
+        allow_looser = true
+    """
+    return write_catalogue(folder, "fruit", "picture", "review", more=more)
+
+
+class Server:
+    """A real server on a free port, in a thread of this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        config = uvicorn.Config(
+            create_app(settings), port=0, log_config=None, http="httptools", loop="uvloop"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> str:
+        """Start and return the address."""
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), "the server did not start"
+            self._thread.join(0.005)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def address(models: Path) -> Iterator[str]:
+    """Address of a server with small limits, so that tests can reach them."""
+    settings = Settings(
+        models=models,
+        max_body_bytes=100_000,
+        max_request_rows=200,
+        max_picture_pixels=1_000_000,
+        max_picture_side=2000,
+        body_timeout_ms=300,
+    )
+    with Server(settings) as address:
+        yield address
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=address) as client:
+        yield client
