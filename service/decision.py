@@ -1,0 +1,292 @@
+"""Logits and novelty scores become verdicts: pure numpy, no clock, no queue.
+
+Two steps, because a batch holds rows of many callers: `Judge.assess` depends only on the model and
+runs once for the batch; `Judge.decide` depends on the caller's terms and runs once for a request.
+
+Every comparison with a threshold happens in float64 after rounding to 1e-6, so that the last bits
+by which batch sizes and runtimes differ do not turn a verdict.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.manifest import (
+    Calibration,
+    Conformal,
+    Manifest,
+    Novelty,
+    Policy,
+    PowerMap,
+    TailTable,
+)
+from service.errors import OptionInvalid, RiskNotCertifiable
+
+DECIMALS = 6
+
+Reason = Literal["out_of_distribution", "ambiguous", "low_confidence"]
+GuaranteeStatus = Literal["certified", "cross_fitted", "uncertified"]
+
+
+class Answered(NamedTuple):
+    """The model answers with this label."""
+
+    label: str
+
+
+class Unknown(NamedTuple):
+    """The model says "don't know", for this reason."""
+
+    reason: Reason
+
+
+Verdict = Answered | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What the model makes of each row, whoever asks; arrays are (rows, ...), float64."""
+
+    probabilities: NDArray[np.float64]
+    """Shape (rows, labels), calibrated, each row summing to 1 within 1e-6."""
+
+    confidence: NDArray[np.float64]
+    """Shape (rows,), the largest probability."""
+
+    novelty_p: NDArray[np.float64] | None
+    """Shape (rows,), near 0 on novel input; None: the model measures no novelty."""
+
+    finite: NDArray[np.bool_]
+    """Shape (rows,), False where the graph returned NaN or infinity: there is no verdict."""
+
+    def part(self, start: int, stop: int) -> "Assessment":
+        """Return the assessment of the rows `start` to `stop`."""
+        return Assessment(
+            self.probabilities[start:stop],
+            self.confidence[start:stop],
+            None if self.novelty_p is None else self.novelty_p[start:stop],
+            self.finite[start:stop],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one request asks of the policy."""
+
+    max_error: float | None
+    """Risk that the threshold was certified for; None: no certificate."""
+
+    min_confidence: float
+    """Least confidence to answer."""
+
+    novelty_alpha: float
+    """Least novelty p-value to answer."""
+
+    guarantee: GuaranteeStatus
+
+
+class Judge:
+    """Turns the outputs of one model's graph into verdicts, by its manifest and the operator."""
+
+    def __init__(self, manifest: Manifest, floor: "Floor | None" = None) -> None:
+        self.labels = manifest.labels
+        self.policy_id = manifest.policy_id
+        self._calibration = manifest.calibration
+        self._tails = None if manifest.novelty is None else _Tails(manifest.novelty)
+        self._candidate_limits = _candidate_limits(manifest.conformal, len(manifest.labels))
+        self._policy = manifest.policy
+        self._floor = floor or Floor()
+        self.default_terms = _default_terms(manifest.policy, self._floor)
+
+    def assess(
+        self, logits: NDArray[np.float32], novelty_scores: NDArray[np.float32]
+    ) -> Assessment:
+        """Return probabilities and novelty of each row.
+
+        Args:
+            logits: shape (rows, labels); rows that are not finite are marked, not raised.
+            novelty_scores: shape (rows, scores), in the order of the manifest's names.
+        """
+        finite = _finite_rows(logits)
+        novelty_p = None
+        if self._tails is not None:
+            finite &= _finite_rows(novelty_scores)
+            novelty_p = self._tails.p_values(np.nan_to_num(novelty_scores)).round(DECIMALS)
+        probabilities = calibrated(np.nan_to_num(logits), self._calibration)
+        confidence = probabilities.max(axis=1).round(DECIMALS)
+        return Assessment(probabilities, confidence, novelty_p, finite)
+
+    def terms(
+        self,
+        max_error: float | None = None,
+        min_confidence: float | None = None,
+    ) -> Terms:
+        """Return the terms of a request that asks for these overrides.
+
+        Raises:
+            RiskNotCertifiable: if no row of the certified table is as strict as `max_error`.
+            OptionInvalid: if the terms would be looser than the operator allows.
+        """
+        terms = self.default_terms
+        if max_error is not None:
+            terms = self._certified_terms(max_error)
+        if min_confidence is not None:
+            terms = _with_confidence(terms, min_confidence, is_replaced=max_error is None)
+        if not self._floor.allow_looser:
+            self._refuse_looser(terms, max_error, min_confidence)
+        return terms
+
+    def decide(self, assessment: Assessment, terms: Terms) -> list[Verdict]:
+        """Return one verdict a row: novelty first, then confidence, then why it is low."""
+        verdicts: list[Verdict] = []
+        best = assessment.probabilities.argmax(axis=1)
+        novelty_p = assessment.novelty_p
+        for row, confidence in enumerate(assessment.confidence.tolist()):
+            if novelty_p is not None and novelty_p[row] < terms.novelty_alpha:
+                verdicts.append(Unknown("out_of_distribution"))
+            elif confidence >= terms.min_confidence:
+                verdicts.append(Answered(self.labels[best[row]]))
+            elif self._is_ambiguous(assessment.probabilities[row]):
+                verdicts.append(Unknown("ambiguous"))
+            else:
+                verdicts.append(Unknown("low_confidence"))
+        return verdicts
+
+    def candidates(self, probabilities: NDArray[np.float64]) -> list[str]:
+        """Return the conformal set of a row, most probable first; the best label always is in it.
+
+        Args:
+            probabilities: shape (labels,), of one row of an assessment.
+        """
+        order = np.argsort(-probabilities, kind="stable").tolist()
+        limits = self._candidate_limits
+        return [
+            self.labels[label]
+            for rank, label in enumerate(order)
+            if rank == 0 or 1 - probabilities[label] <= limits[label]
+        ]
+
+    def _is_ambiguous(self, probabilities: NDArray[np.float64]) -> bool:
+        two_best = np.partition(probabilities, -2)[-2:].sum()
+        has_rivals = len(self.candidates(probabilities)) > 1
+        return bool(round(two_best, DECIMALS) >= self._policy.ambiguity_mass and has_rivals)
+
+    def _certified_terms(self, max_error: float) -> Terms:
+        rows = [row for row in self._policy.table if row.max_error <= max_error]
+        if not rows:
+            feasible = ", ".join(str(row.max_error) for row in self._policy.table)
+            expected = f"at least one of the certified risks ({feasible or 'there are none'})"
+            raise RiskNotCertifiable("max_error", expected, str(max_error))
+        row = max(rows, key=lambda row: row.max_error)
+        return Terms(row.max_error, row.threshold, self._policy.novelty_alpha, self._policy.status)
+
+    def _refuse_looser(
+        self, terms: Terms, max_error: float | None, min_confidence: float | None
+    ) -> None:
+        least = self.default_terms.min_confidence
+        if terms.min_confidence >= least:
+            return
+        if min_confidence is not None:
+            raise OptionInvalid("min_confidence", f"at least {least}", str(min_confidence))
+        expected = f"at most {self.default_terms.max_error}"
+        raise OptionInvalid("max_error", expected, str(max_error))
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What the operator chooses over the bundle's default policy."""
+
+    max_error: float | None = None
+    """Certified risk to serve by default; None: the bundle's own."""
+
+    allow_looser: bool = False
+    """Whether a request may ask for less than the default."""
+
+
+def calibrated(logits: NDArray[np.floating], calibration: Calibration) -> NDArray[np.float64]:
+    """Return calibrated probabilities, shape (rows, labels), each row summing to 1.
+
+    Args:
+        logits: shape (rows, labels), finite.
+        calibration: fitted on a split that trained nothing.
+
+    Temperature scaling: Guo et al. 2017, section 4.2.
+    """
+    if isinstance(calibration, PowerMap):
+        return _power_mapped(logits, calibration)
+    scaled = logits.astype(np.float64) / calibration.temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def _power_mapped(logits: NDArray[np.floating], power: PowerMap) -> NDArray[np.float64]:
+    margin = logits[:, 1].astype(np.float64) - logits[:, 0]
+    mapped = power.a * np.sign(margin) * np.abs(margin) ** power.gamma + power.b
+    second = 1 / (1 + np.exp(-np.clip(mapped, -700, 700)))
+    return np.stack([1 - second, second], axis=1)
+
+
+def _finite_rows(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(values), axis=1)
+    return finite
+
+
+def tail(scores: NDArray[np.floating], table: TailTable) -> NDArray[np.float64]:
+    """Return P(score on familiar rows >= `scores`), interpolated in the logarithm of the tail."""
+    values, log_tails = _arrays(table)
+    return _tail(scores, values, log_tails)
+
+
+class _Tails:
+    """The tables of `Novelty` as arrays, made once."""
+
+    def __init__(self, novelty: Novelty) -> None:
+        self._tables = [_arrays(table) for table in novelty.tables]
+        self._combined = _arrays(novelty.combined)
+
+    def p_values(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return one p-value a row, uniform on familiar rows; Fisher's method."""
+        fisher = np.zeros(len(scores))
+        for column, (values, log_tails) in enumerate(self._tables):
+            fisher -= np.interp(scores[:, column], values, log_tails)
+        return _tail(fisher, *self._combined)
+
+
+def _tail(
+    scores: NDArray[np.floating], values: NDArray[np.float64], log_tails: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    tails: NDArray[np.float64] = np.exp(np.interp(scores, values, log_tails))
+    return tails
+
+
+def _arrays(table: TailTable) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.array(table.values), np.log(table.tails)
+
+
+def _candidate_limits(conformal: Conformal | None, labels: int) -> list[float]:
+    if conformal is None:
+        return [-1.0] * labels  # nobody but the best label
+    return [round(limit, DECIMALS) for limit in conformal.limits]
+
+
+def _default_terms(policy: Policy, floor: Floor) -> Terms:
+    if floor.max_error is None:
+        return Terms(policy.max_error, policy.threshold, policy.novelty_alpha, policy.status)
+    for row in policy.table:
+        if row.max_error == floor.max_error:
+            return Terms(row.max_error, row.threshold, policy.novelty_alpha, policy.status)
+    feasible = ", ".join(str(row.max_error) for row in policy.table) or "none"
+    raise OptionInvalid("max_error", f"a certified risk ({feasible})", str(floor.max_error))
+
+
+def _with_confidence(terms: Terms, min_confidence: float, *, is_replaced: bool) -> Terms:
+    """A threshold above a certified one is certified with it; one below is not."""
+    if min_confidence >= terms.min_confidence:
+        return Terms(terms.max_error, min_confidence, terms.novelty_alpha, terms.guarantee)
+    if not is_replaced:
+        return terms
+    return Terms(None, min_confidence, terms.novelty_alpha, "uncertified")
