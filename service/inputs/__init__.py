@@ -1,0 +1,22 @@
+"""A request's payload becomes rows of the shape that the model's graph takes."""
+
+from service.bundle import Bundle
+from service.bundle.manifest import FeatureInput, ImageInput
+from service.inputs.features import FeatureDecoder
+from service.inputs.images import ImageDecoder
+from service.inputs.payload import Decoded, Decoder, InputLimits, Payload
+from service.inputs.texts import TextDecoder, Tokenizer, read_vocabulary
+
+__all__ = ["Decoded", "Decoder", "InputLimits", "Payload", "create_decoder"]
+
+
+def create_decoder(bundle: Bundle, limits: InputLimits) -> Decoder:
+    """Return the decoder for the input that the bundle's manifest declares."""
+    declared = bundle.manifest.input
+    dtype = bundle.manifest.graph.input.dtype
+    if isinstance(declared, FeatureInput):
+        return FeatureDecoder(declared, dtype, limits)
+    if isinstance(declared, ImageInput):
+        return ImageDecoder(declared, dtype, limits)
+    vocabulary = read_vocabulary(bundle.read(declared.vocabulary))
+    return TextDecoder(declared, Tokenizer(declared, vocabulary), limits)

@@ -1,0 +1,196 @@
+"""Rows of named numbers: JSON lists and objects, CSV tables, .npy arrays."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.manifest import FeatureField, FeatureInput
+from service.errors import InputInvalid
+from service.inputs.numbers import check_number, quick_rows, read_instances, shown
+from service.inputs.payload import (
+    LIGHT_BYTES,
+    Decoded,
+    InputLimits,
+    Payload,
+    collect,
+    refuse_too_many,
+    unsupported,
+)
+from service.inputs.tensors import read_npy
+
+
+class FeatureDecoder:
+    """Rows of shape (fields,), float, each value within the bounds of its field."""
+
+    media_types = ("application/json", "text/csv", "application/x-npy")
+
+    def __init__(self, declared: FeatureInput, dtype: str, limits: InputLimits) -> None:
+        self._fields = declared.fields
+        self._names = [field.name for field in declared.fields]
+        self._dtype = np.dtype(dtype)
+        self._limits = limits
+        self._minima = np.array([_bound(field.minimum, -math.inf) for field in self._fields])
+        self._maxima = np.array([_bound(field.maximum, math.inf) for field in self._fields])
+        self._nullable = np.array([field.nullable for field in self._fields])
+        self._empty = np.empty((0, len(self._fields)), self._dtype)
+
+    def is_light(self, payload: Payload) -> bool:
+        """Tell whether decoding is quick enough for the event loop."""
+        return len(payload.body) <= LIGHT_BYTES
+
+    def decode(self, payload: Payload) -> Decoded:
+        """Return the rows of a payload; see `Decoder.decode`."""
+        match payload.media_type:
+            case "application/json":
+                return self._from_json(payload.body)
+            case "text/csv":
+                return self._from_csv(payload.body)
+            case "application/x-npy":
+                values = read_npy(payload.body, (len(self._fields),)).astype(np.float64)
+                refuse_too_many(len(values), self._limits)
+                return self._checked(values)
+        raise unsupported(payload, self.media_types)
+
+    def _from_json(self, body: bytes) -> Decoded:
+        values = quick_rows(body, (len(self._fields),))
+        if values is not None and self._are_valid(values):
+            refuse_too_many(len(values), self._limits)
+            return Decoded(values.astype(self._dtype))
+        instances = read_instances(body)
+        refuse_too_many(len(instances), self._limits)
+        return collect(instances, self._row_of_json, self._empty)
+
+    def _from_csv(self, body: bytes) -> Decoded:
+        lines = _read_table(body)
+        header = next(lines, None)
+        if header is None:
+            raise InputInvalid("body", "a header and rows of CSV", "nothing")
+        names = [name.strip() for name in header]
+        missing = [name for name in self._names if name not in names]
+        if missing:
+            expected = f"a column {missing[0]!r} (all: {', '.join(self._names)})"
+            raise InputInvalid("header", expected, shown(", ".join(names)))
+        positions = [names.index(name) for name in self._names]
+        table = [line for line in lines if line]
+        refuse_too_many(len(table), self._limits)
+        decoded = collect(
+            table,
+            lambda line, position: self._row_of_csv(line, positions, position + 2),
+            self._empty,
+        )
+        ignored = tuple(name for name in names if name not in self._names)
+        return Decoded(decoded.rows, decoded.errors, ignored)
+
+    def _checked(self, values: NDArray[np.float64]) -> Decoded:
+        if self._are_valid(values):
+            return Decoded(values.astype(self._dtype))
+        return collect(
+            values, lambda row, position: self._row(row, f"rows[{position}]"), self._empty
+        )
+
+    def _are_valid(self, values: NDArray[np.float64]) -> bool:
+        missing = np.isnan(values)
+        if missing.any() and (missing & ~self._nullable).any():
+            return False
+        with np.errstate(over="ignore"):
+            is_huge = np.isinf(values.astype(self._dtype)).any()
+        return not is_huge and bool(
+            ((values >= self._minima) & (values <= self._maxima) | missing).all()
+        )
+
+    def _row_of_json(self, instance: object, position: int) -> NDArray[np.generic]:
+        place = f"instances[{position}]"
+        if isinstance(instance, dict):
+            instance = self._in_order(instance, place)
+        if not isinstance(instance, list) or len(instance) != len(self._fields):
+            expected = f"{len(self._fields)} numbers ({', '.join(self._names)})"
+            raise InputInvalid(place, expected, shown(instance))
+        numbers = [
+            math.nan
+            if value is None and field.nullable
+            else check_number(value, f"{place}.{field.name}")
+            for value, field in zip(instance, self._fields, strict=True)
+        ]
+        return self._row(np.array(numbers), place)
+
+    def _in_order(self, instance: dict[str, object], place: str) -> list[object]:
+        unknown = [name for name in instance if name not in self._names]
+        if unknown:
+            expected = f"only the features {', '.join(self._names)}"
+            raise InputInvalid(place, expected, f"also {shown(unknown[0])}")
+        missing = [
+            field.name
+            for field in self._fields
+            if field.name not in instance and not field.nullable
+        ]
+        if missing:
+            raise InputInvalid(place, f"the feature {missing[0]!r}", f"{len(instance)} others")
+        return [instance.get(name) for name in self._names]
+
+    def _row_of_csv(
+        self, line: list[str], positions: list[int], line_number: int
+    ) -> NDArray[np.generic]:
+        place = f"line {line_number}"
+        if len(line) <= max(positions):
+            raise InputInvalid(place, f"at least {max(positions) + 1} columns", str(len(line)))
+        cells = [line[position].strip() for position in positions]
+        numbers = [
+            _number_of_cell(cell, field, f"{place}, column {field.name!r}")
+            for cell, field in zip(cells, self._fields, strict=True)
+        ]
+        return self._row(np.array(numbers), place)
+
+    def _row(self, values: NDArray[np.float64], place: str) -> NDArray[np.generic]:
+        if not self._are_valid(values[None]):
+            for value, field in zip(values.tolist(), self._fields, strict=True):
+                _check_bounds(value, field, f"{place}.{field.name}")
+            expected = f"numbers that {self._dtype} can hold"
+            raise InputInvalid(place, expected, str(max(values, key=abs)))
+        return values.astype(self._dtype)
+
+
+def _bound(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _check_bounds(value: float, field: FeatureField, place: str) -> None:
+    if math.isnan(value) and field.nullable:
+        return
+    if not math.isfinite(value):
+        raise InputInvalid(place, "a finite number", str(value))
+    unit = f" {field.unit}" if field.unit else ""
+    if field.minimum is not None and value < field.minimum:
+        raise InputInvalid(place, f"at least {field.minimum:g}{unit}", f"{value:g}")
+    if field.maximum is not None and value > field.maximum:
+        raise InputInvalid(place, f"at most {field.maximum:g}{unit}", f"{value:g}")
+
+
+def _number_of_cell(cell: str, field: FeatureField, place: str) -> float:
+    if not cell and field.nullable:
+        return math.nan
+    try:
+        return check_number(float(cell), place)
+    except ValueError:
+        raise InputInvalid(place, "a number", shown(cell)) from None
+
+
+def _read_table(body: bytes) -> Iterator[list[str]]:
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputInvalid("body", "UTF-8", f"another byte at {error.start}") from None
+    first_line = text.partition("\n")[0]
+    separator = ";" if first_line.count(";") > first_line.count(",") else ","
+    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    while True:
+        try:
+            line = next(reader, None)
+        except csv.Error as error:
+            raise InputInvalid(f"line {reader.line_num}", "CSV", str(error)) from None
+        if line is None:
+            return
+        yield line

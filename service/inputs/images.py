@@ -1,0 +1,247 @@
+"""Pictures of any size and mode -> rows of the model's shape, values 0-255.
+
+Only four formats are ever opened, the header's size is checked before a pixel is decoded, and every
+failure of the decoder becomes one client error: pictures are the most hostile input there is.
+"""
+
+import base64
+import binascii
+import io
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from service.bundle.manifest import ImageInput, row_shape
+from service.errors import ClientError, InputInvalid, PayloadTooLarge, PictureUnreadable
+from service.inputs.multipart import read_parts
+from service.inputs.numbers import quick_rows, read_instances, read_numbers, shown
+from service.inputs.payload import (
+    LIGHT_BYTES,
+    Decoded,
+    InputLimits,
+    Payload,
+    collect,
+    refuse_too_many,
+    unsupported,
+)
+from service.inputs.tensors import read_npy
+
+FORMATS = {
+    "image/png": "PNG",
+    "image/jpeg": "JPEG",
+    "image/webp": "WEBP",
+    "image/bmp": "BMP",
+}
+PICTURE_FIELD = "image"
+MIN_SIDE = 4
+MAX_ASPECT = 100
+LIGHT_PIXELS = 65_536
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class ImageDecoder:
+    """Rows of shape (height, width) or (height, width, 3), values 0-255 in the graph's dtype."""
+
+    media_types = ("application/json", *FORMATS, "multipart/form-data", "application/x-npy")
+
+    def __init__(self, declared: ImageInput, dtype: str, limits: InputLimits) -> None:
+        self._declared = declared
+        self._shape = row_shape(declared)
+        self._dtype = np.dtype(dtype)
+        self._is_whole = self._dtype.kind in "ui"
+        self._limits = limits
+        self._empty = np.empty((0, *self._shape), self._dtype)
+
+    def is_light(self, payload: Payload) -> bool:
+        """Tell whether decoding is quick enough for the event loop."""
+        if len(payload.body) > LIGHT_BYTES:
+            return False
+        if payload.media_type == "image/png":
+            return _png_pixels(payload.body) <= LIGHT_PIXELS
+        if payload.media_type == "application/json":
+            return b'"b64"' not in payload.body
+        return payload.media_type == "application/x-npy"
+
+    def decode(self, payload: Payload) -> Decoded:
+        """Return the rows of a payload; see `Decoder.decode`."""
+        match payload.media_type:
+            case "application/json":
+                return self._from_json(payload.body)
+            case "application/x-npy":
+                return self._from_npy(payload.body)
+            case "multipart/form-data":
+                pictures = read_parts(payload, PICTURE_FIELD, self._limits.max_rows)
+                return collect(
+                    pictures,
+                    lambda picture, position: self._row_of_picture(
+                        picture, f"{PICTURE_FIELD}[{position}]"
+                    ),
+                    self._empty,
+                )
+            case media_type if media_type in FORMATS:
+                return Decoded(self._row_of_picture(payload.body, "body")[None])
+        raise unsupported(payload, self.media_types)
+
+    def _from_json(self, body: bytes) -> Decoded:
+        for shape in (self._shape, (*self._shape, 1)):
+            values = quick_rows(body, shape)
+            if values is not None and self._are_pixels(values):
+                refuse_too_many(len(values), self._limits)
+                return Decoded(values.reshape(-1, *self._shape).astype(self._dtype))
+        instances = read_instances(body)
+        refuse_too_many(len(instances), self._limits)
+        return collect(instances, self._row_of_json, self._empty)
+
+    def _from_npy(self, body: bytes) -> Decoded:
+        values = read_npy(body, self._shape)
+        refuse_too_many(len(values), self._limits)
+        if values.dtype == np.uint8 or self._are_pixels(values):
+            return Decoded(values.astype(self._dtype))
+        return collect(
+            values, lambda row, position: self._row(row, f"rows[{position}]"), self._empty
+        )
+
+    def _row_of_json(self, instance: object, position: int) -> NDArray[np.generic]:
+        place = f"instances[{position}]"
+        if isinstance(instance, dict):
+            return self._row_of_picture(_decoded_base64(instance, place), f"{place}.b64")
+        if _is_deep(instance, len(self._shape)):
+            values = read_numbers(instance, (*self._shape, 1), place).reshape(self._shape)
+        else:
+            values = read_numbers(instance, self._shape, place)
+        return self._row(values, place)
+
+    def _row(self, values: NDArray[np.generic], place: str) -> NDArray[np.generic]:
+        if self._are_pixels(values):
+            return values.astype(self._dtype)
+        wrong = ~self._are_pixels_each(values)
+        first = tuple(int(axis[0]) for axis in np.nonzero(wrong))
+        where = place + "".join(f"[{position}]" for position in first)
+        expected = "a whole number 0-255" if self._is_whole else "a number 0-255"
+        got = f"{values[first]:g}" if values.dtype.kind == "f" else str(values[first])
+        if self._is_whole and values.min() >= 0 and values.max() <= 1:
+            got += " (a picture scaled to 0-1? multiply it by 255)"
+        raise InputInvalid(where, expected, got)
+
+    def _are_pixels(self, values: NDArray[np.generic]) -> bool:
+        return bool(self._are_pixels_each(values).all())
+
+    def _are_pixels_each(self, values: NDArray[np.generic]) -> NDArray[np.bool_]:
+        numbers = values.astype(np.float64, copy=False)
+        valid: NDArray[np.bool_] = (numbers >= 0) & (numbers <= 255)
+        if self._is_whole:
+            valid &= np.floor(numbers) == numbers
+        return valid
+
+    def _row_of_picture(self, content: bytes, place: str) -> NDArray[np.generic]:
+        picture = read_picture(content, self._declared, self._limits, place)
+        return fitted(picture, self._declared).astype(self._dtype, copy=False)
+
+
+def read_picture(
+    content: bytes, declared: ImageInput, limits: InputLimits, place: str
+) -> Image.Image:
+    """Return a picture upright, in mode L or RGB as the model declares, in its own size.
+
+    Raises:
+        PictureUnreadable: naming `place`, whatever the decoder's own failure was.
+        PayloadTooLarge: if it has too many pixels, by its header.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=tuple(FORMATS.values())) as picture:
+            _check_size(picture.size, limits, place)
+            if picture.format == "JPEG":
+                mode = "L" if declared.channels == 1 else "RGB"
+                picture.draft(mode, (declared.width * 2, declared.height * 2))
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+            return _in_mode(upright, declared.channels)
+    except ClientError:
+        raise
+    except Exception:  # noqa: BLE001  hostile bytes reach every branch of a decoder
+        expected = f"a picture ({', '.join(FORMATS.values())})"
+        got = f"{len(content)} bytes that do not decode"
+        raise PictureUnreadable(place, expected, got) from None
+
+
+def fitted(picture: Image.Image, declared: ImageInput) -> NDArray[np.uint8]:
+    """Return the pixels of a picture of mode L or RGB in the declared height and width."""
+    size = (declared.width, declared.height)
+    if picture.size != size:
+        bilinear = Image.Resampling.BILINEAR
+        if declared.fit == "stretch":
+            picture = picture.resize(size, bilinear)
+        else:
+            background = _median_of_border(picture)
+            picture = ImageOps.pad(picture, size, bilinear, color=background)
+    return np.asarray(picture, np.uint8)
+
+
+def _check_size(size: tuple[int, int], limits: InputLimits, place: str) -> None:
+    longest, shortest = max(size), min(size)
+    if longest * shortest > limits.max_picture_pixels:
+        raise PayloadTooLarge(f"{place}: the picture", limits.max_picture_pixels, "pixels")
+    if longest > limits.max_picture_side:
+        raise PayloadTooLarge(f"{place}: the picture's side", limits.max_picture_side, "pixels")
+    if shortest < MIN_SIDE or longest > shortest * MAX_ASPECT:
+        expected = f"sides of at least {MIN_SIDE} pixels, at most {MAX_ASPECT} times each other"
+        raise InputInvalid(place, expected, f"{size[0]} x {size[1]}")
+
+
+def _in_mode(picture: Image.Image, channels: int) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _from_16_bit(picture)
+    if picture.has_transparency_data:
+        picture = _on_contrasting_ground(picture.convert("RGBA"))
+    return picture.convert("L" if channels == 1 else "RGB")
+
+
+def _from_16_bit(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.float64)
+    return Image.fromarray(np.clip(values / 257, 0, 255).round().astype(np.uint8))
+
+
+def _on_contrasting_ground(picture: Image.Image) -> Image.Image:
+    """Lay what is drawn on white, or on black if it is light itself."""
+    grey = np.asarray(picture.convert("RGB").convert("L"), np.float64)
+    alpha = np.asarray(picture.getchannel("A"), np.float64)
+    is_light = (grey * alpha).sum() > 127.5 * alpha.sum()
+    ground = Image.new("RGBA", picture.size, "black" if is_light else "white")
+    return Image.alpha_composite(ground, picture).convert("RGB")
+
+
+def _median_of_border(picture: Image.Image) -> tuple[int, ...]:
+    pixels = np.asarray(picture)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return tuple(int(value) for value in np.atleast_1d(np.median(border, axis=0)))
+
+
+def _png_pixels(body: bytes) -> int:
+    """Return width x height from a PNG's header; without one, more than any limit."""
+    header_bytes = 24
+    if len(body) < header_bytes or not body.startswith(_PNG_SIGNATURE):
+        return 1 << 62
+    width, height = struct.unpack_from(">II", body, 16)
+    return int(width) * int(height)
+
+
+def _decoded_base64(instance: dict[str, object], place: str) -> bytes:
+    text = instance.get("b64")
+    if len(instance) != 1 or not isinstance(text, str):
+        raise InputInvalid(place, 'pixels or {"b64": "..."}', shown(instance))
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InputInvalid(f"{place}.b64", "base64", shown(text)) from None
+
+
+def _is_deep(value: object, depth: int) -> bool:
+    """Tell whether the first number of nested lists lies below an extra axis."""
+    for _ in range(depth):
+        if not isinstance(value, list) or not value:
+            return False
+        value = value[0]
+    return isinstance(value, list)

@@ -1,0 +1,110 @@
+"""What comes in and what goes on: a request body, and the rows decoded from it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ClientError, InputInvalid, MediaTypeUnsupported, PayloadTooLarge
+
+LIGHT_BYTES = 65_536
+"""A body up to this size is decoded on the event loop: under a millisecond, less than a hop to a
+thread under load costs its neighbours."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class InputLimits:
+    """Caps on what a caller may send."""
+
+    max_rows: int
+    max_picture_pixels: int
+    max_picture_side: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A request body and what its Content-Type says of it."""
+
+    body: bytes
+    media_type: str
+    """Lower case, without parameters, such as `image/png`."""
+
+    parameters: dict[str, str] = field(default_factory=dict)
+    """Parameters of the Content-Type, such as `boundary`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The rows of a payload; a row that could not be read has an error in its place."""
+
+    rows: NDArray[np.generic]
+    """Shape (rows, *input), only those that could be read, in order."""
+
+    errors: dict[int, ClientError] = field(default_factory=dict)
+    """By the position in the payload, counted from 0."""
+
+    ignored_columns: tuple[str, ...] = ()
+    """Columns of a table that the model does not use."""
+
+
+class Decoder(Protocol):
+    """Turns payloads into rows for one model; says what is wrong and where."""
+
+    @property
+    def media_types(self) -> tuple[str, ...]:
+        """Media types that `decode` takes."""
+        ...
+
+    def is_light(self, payload: Payload) -> bool:
+        """Tell whether decoding is quick enough for the event loop."""
+        ...
+
+    def decode(self, payload: Payload) -> Decoded:
+        """Return the rows of a payload.
+
+        Raises:
+            ClientError: if nothing can be read; what concerns a row is in `Decoded.errors`.
+        """
+        ...
+
+
+def unsupported(payload: Payload, media_types: tuple[str, ...]) -> MediaTypeUnsupported:
+    """Return the failure that lists what the model takes."""
+    came = payload.media_type or "no Content-Type"
+    return MediaTypeUnsupported(
+        f"Content-Type: expected one of {', '.join(media_types)}, got {came}"
+    )
+
+
+def collect(
+    values: Iterable[Value],
+    read_row: Callable[[Value, int], NDArray[np.generic]],
+    empty: NDArray[np.generic],
+) -> Decoded:
+    """Return the rows that `read_row(value, position)` returns, and the errors it raises.
+
+    Args:
+        values: one for each row.
+        read_row: returns a row of shape (*input).
+        empty: shape (0, *input), for when no row can be read.
+    """
+    rows: list[NDArray[np.generic]] = []
+    errors: dict[int, ClientError] = {}
+    for position, value in enumerate(values):
+        try:
+            rows.append(read_row(value, position))
+        except ClientError as error:
+            errors[position] = error
+    return Decoded(np.stack(rows) if rows else empty, errors)
+
+
+def refuse_too_many(rows: int, limits: InputLimits) -> None:
+    """Raise PayloadTooLarge if a request has more rows than it may."""
+    if rows > limits.max_rows:
+        raise PayloadTooLarge(f"the request ({rows:,} rows)", limits.max_rows, "rows")
+    if rows == 0:
+        raise InputInvalid("instances", "at least one row", "none")

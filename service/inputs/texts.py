@@ -1,0 +1,88 @@
+"""Texts -> rows of token ids, by the vocabulary of the bundle."""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.manifest import TextInput
+from service.errors import InputInvalid
+from service.inputs.numbers import read_instances, shown
+from service.inputs.payload import (
+    LIGHT_BYTES,
+    Decoded,
+    InputLimits,
+    Payload,
+    collect,
+    refuse_too_many,
+    unsupported,
+)
+
+PAD_ID = 0
+UNKNOWN_ID = 1
+FIRST_ID = 2
+
+
+class Tokenizer:
+    """Cuts texts into tokens and looks them up, the same in training and at serving."""
+
+    def __init__(self, declared: TextInput, vocabulary: Iterable[str]) -> None:
+        self._find = re.compile(declared.token_pattern).findall
+        self._lowercase = declared.lowercase
+        self._max_tokens = declared.max_tokens
+        self._ids = {token: FIRST_ID + line for line, token in enumerate(vocabulary)}
+
+    def ids(self, text: str) -> NDArray[np.int32]:
+        """Return the row of a text: int32, shape (max_tokens,), 0 behind the last token."""
+        tokens = self._find(text.lower() if self._lowercase else text)[: self._max_tokens]
+        row = np.zeros(self._max_tokens, np.int32)
+        get = self._ids.get
+        row[: len(tokens)] = [get(token, UNKNOWN_ID) for token in tokens]
+        return row
+
+
+def read_vocabulary(content: bytes) -> list[str]:
+    """Return the tokens of a vocabulary file, one a line, UTF-8."""
+    return content.decode().removesuffix("\n").split("\n")
+
+
+class TextDecoder:
+    """Rows of token ids from JSON strings or one plain text."""
+
+    media_types = ("application/json", "text/plain")
+
+    def __init__(self, declared: TextInput, tokenizer: Tokenizer, limits: InputLimits) -> None:
+        self._tokenizer = tokenizer
+        self._limits = limits
+        self._empty = np.empty((0, declared.max_tokens), np.int32)
+
+    def is_light(self, payload: Payload) -> bool:
+        """Tell whether decoding is quick enough for the event loop."""
+        return len(payload.body) <= LIGHT_BYTES
+
+    def decode(self, payload: Payload) -> Decoded:
+        """Return the rows of a payload; see `Decoder.decode`."""
+        match payload.media_type:
+            case "application/json":
+                texts = read_instances(payload.body)
+                refuse_too_many(len(texts), self._limits)
+                return collect(texts, self._row, self._empty)
+            case "text/plain":
+                return Decoded(self._row(_decoded(payload.body), None)[None])
+        raise unsupported(payload, self.media_types)
+
+    def _row(self, text: object, position: int | None) -> NDArray[np.int32]:
+        place = "body" if position is None else f"instances[{position}]"
+        if not isinstance(text, str):
+            raise InputInvalid(place, "a text", shown(text))
+        if not text.strip():
+            raise InputInvalid(place, "a text", "an empty one")
+        return self._tokenizer.ids(text)
+
+
+def _decoded(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputInvalid("body", "UTF-8", f"another byte at {error.start}") from None

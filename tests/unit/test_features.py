@@ -1,0 +1,152 @@
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.bundle.manifest import FeatureField, FeatureInput
+from service.errors import ClientError, InputInvalid, MediaTypeUnsupported, PayloadTooLarge
+from service.inputs.features import FeatureDecoder
+from service.inputs.payload import InputLimits, Payload
+
+LIMITS = InputLimits(max_rows=5, max_picture_pixels=100, max_picture_side=100)
+DECLARED = FeatureInput(
+    fields=(
+        FeatureField(name="pH", minimum=0, maximum=14),
+        FeatureField(name="sugar", minimum=0, unit="g/l"),
+        FeatureField(name="age", nullable=True),
+    )
+)
+
+
+@pytest.fixture
+def decoder() -> FeatureDecoder:
+    return FeatureDecoder(DECLARED, "float32", LIMITS)
+
+
+def as_json(*instances: object) -> Payload:
+    return Payload(json.dumps({"instances": instances}).encode(), "application/json")
+
+
+def as_csv(text: str) -> Payload:
+    return Payload(text.encode(), "text/csv")
+
+
+def as_npy(array: NDArray[np.generic]) -> Payload:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return Payload(stream.getvalue(), "application/x-npy")
+
+
+def errors(found: dict[int, ClientError]) -> dict[int, str]:
+    return {row: str(error) for row, error in found.items()}
+
+
+def test_list_in_order_and_object_by_name_are_the_same_row(decoder: FeatureDecoder) -> None:
+    decoded = decoder.decode(as_json([3, 7.5, 1], {"age": 1, "pH": 3, "sugar": 7.5}))
+
+    assert decoded.rows.tolist() == [[3, 7.5, 1], [3, 7.5, 1]]
+    assert decoded.rows.dtype == np.float32
+
+
+def test_missing_value_is_nan_where_the_field_allows_it(decoder: FeatureDecoder) -> None:
+    decoded = decoder.decode(as_json([3, 7.5, None], {"pH": 3, "sugar": 7.5}))
+
+    assert np.isnan(decoded.rows[:, 2].astype(float)).all()
+
+
+@pytest.mark.parametrize(
+    ("instance", "expected"),
+    [
+        pytest.param([3, 7], "3 numbers (pH, sugar, age), got a list of 2", id="too few"),
+        pytest.param([3, 7, 1, 2], "3 numbers (pH, sugar, age), got a list of 4", id="too many"),
+        pytest.param([15, 7, 1], "instances[0].pH: expected at most 14, got 15", id="above"),
+        pytest.param([3, -1, 1], "instances[0].sugar: expected at least 0 g/l, got -1", id="below"),
+        pytest.param([3, math.nan, 1], "instances[0].sugar: expected a finite number", id="NaN"),
+        pytest.param([3, None, 1], "instances[0].sugar: expected a number, got null", id="null"),
+        pytest.param([3, "7", 1], "instances[0].sugar: expected a number, got the", id="text"),
+        pytest.param([3, 1e300, 1], "numbers that float32 can hold", id="too large for float32"),
+        pytest.param({"pH": 3, "age": 1}, "the feature 'sugar'", id="missing name"),
+        pytest.param({"pH": 3, "sugar": 1, "sauce": 2}, "also the string 'sauce'", id="wrong name"),
+        pytest.param("3,7,1", "3 numbers", id="string"),
+        pytest.param(None, "3 numbers", id="null row"),
+    ],
+)
+def test_bad_row_is_named_and_its_neighbour_read(
+    decoder: FeatureDecoder, instance: object, expected: str
+) -> None:
+    decoded = decoder.decode(as_json(instance, [3, 7, 1]))
+
+    assert decoded.rows.tolist() == [[3, 7, 1]]
+    assert expected in errors(decoded.errors)[0]
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_csv_with_either_separator_is_read(decoder: FeatureDecoder, separator: str) -> None:
+    text = 'quality,"pH","sugar",age\n5,3,7.5,1\n\n6,4,8,\n'.replace(",", separator)
+
+    decoded = decoder.decode(as_csv(text))
+
+    assert decoded.rows[0].tolist() == [3, 7.5, 1]
+    assert decoded.rows[1, :2].tolist() == [4, 8]
+    assert decoded.ignored_columns == ("quality",)
+
+
+def test_csv_names_line_and_column_of_a_bad_cell(decoder: FeatureDecoder) -> None:
+    decoded = decoder.decode(as_csv("pH,sugar,age\n3,7,1\n3,much,1\n99,7,1\n3\n3,nan,1\n"))
+
+    assert decoded.rows.tolist() == [[3, 7, 1]]
+    found = errors(decoded.errors)
+    assert found[1] == "line 3, column 'sugar': expected a number, got the string 'much'"
+    assert found[2] == "line 4.pH: expected at most 14, got 99"
+    assert "at least 3 columns" in found[3]
+    assert "finite" in found[4]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(b"", "a header and rows", id="nothing"),
+        pytest.param(b"pH,sugar\n1,2\n", "a column 'age'", id="missing column"),
+        pytest.param(b"pH,sugar,age\n", "at least one row", id="header only"),
+        pytest.param(b"pH,sugar,age\n\xff,1,2\n", "UTF-8", id="no UTF-8"),
+    ],
+)
+def test_csv_of_another_form_is_refused(
+    decoder: FeatureDecoder, content: bytes, expected: str
+) -> None:
+    with pytest.raises(InputInvalid, match=expected):
+        decoder.decode(Payload(content, "text/csv"))
+
+
+def test_npy_rows_are_checked_like_any_other(decoder: FeatureDecoder) -> None:
+    decoded = decoder.decode(as_npy(np.array([[3.0, 7, 1], [15, 7, 1], [3, np.inf, 1]])))
+
+    assert decoded.rows.tolist() == [[3, 7, 1]]
+    assert set(decoded.errors) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(as_json(*[[3, 7, 1]] * 6), id="json lists"),
+        pytest.param(as_json(*[{"pH": 3, "sugar": 7}] * 6), id="json objects"),
+        pytest.param(as_csv("pH,sugar,age\n" + "3,7,1\n" * 6), id="csv"),
+        pytest.param(as_npy(np.ones((6, 3))), id="npy"),
+    ],
+)
+def test_too_many_rows_are_refused(decoder: FeatureDecoder, payload: Payload) -> None:
+    with pytest.raises(PayloadTooLarge, match="cap of 5 rows"):
+        decoder.decode(payload)
+
+
+def test_other_media_types_are_refused_with_those_there_are(decoder: FeatureDecoder) -> None:
+    with pytest.raises(MediaTypeUnsupported, match=r"text/csv.*got image/png"):
+        decoder.decode(Payload(b"", "image/png"))
+
+
+def test_only_small_bodies_are_light(decoder: FeatureDecoder) -> None:
+    assert decoder.is_light(Payload(b"x" * 1000, "text/csv"))
+    assert not decoder.is_light(Payload(b"x" * 1_000_000, "text/csv"))

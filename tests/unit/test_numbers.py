@@ -1,0 +1,125 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+
+from service.errors import InputInvalid
+from service.inputs.numbers import quick_rows, read_instances, read_numbers, shown
+
+SHAPE = (2, 3)
+ROW = [[1, 2, 3], [4, 5, 6]]
+
+
+def body(*instances: object) -> bytes:
+    return json.dumps({"instances": instances}).encode()
+
+
+def refusal(content: bytes) -> str:
+    with pytest.raises(InputInvalid) as caught:
+        read_instances(content)
+    return str(caught.value)
+
+
+@given(
+    arrays(
+        np.float64,
+        array_shapes(min_dims=3, max_dims=3, max_side=4),
+        elements=st.floats(allow_nan=False, allow_infinity=False),
+    )
+)
+def test_quick_path_reads_what_json_says(values: NDArray[np.float64]) -> None:
+    content = json.dumps({"instances": values.tolist()}).encode()
+
+    rows = quick_rows(content, values.shape[1:])
+
+    assert rows is not None
+    np.testing.assert_array_equal(rows, values)
+
+
+def test_quick_path_ignores_blanks() -> None:
+    content = json.dumps({"instances": [ROW]}, indent=3).encode()
+
+    assert quick_rows(content, SHAPE) is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(body([[1, 2, 3], [4, 5]]), id="short list"),
+        pytest.param(body([[1, 2], [3, 4], [5, 6]]), id="transposed"),
+        pytest.param(body([1, 2, 3, 4, 5, 6]), id="flat"),
+        pytest.param(body([[1, 2, 3, 4], [5, 6]]), id="ragged with the right count"),
+        pytest.param(body([[1, 2, [3]], [4, 5, 6]]), id="number in a list"),
+        pytest.param(body([[1, 2, True], [4, 5, 6]]), id="true"),
+        pytest.param(body([[1, 2, None], [4, 5, 6]]), id="null"),
+        pytest.param(body([[1, 2, "3"], [4, 5, 6]]), id="string"),
+        pytest.param(body([[1, 2, math.nan], [4, 5, 6]]), id="NaN"),
+        pytest.param(body(), id="no rows"),
+        pytest.param(b'{"instances": [[[1,2,3],[4,5,6]]], "x": 1}', id="another key"),
+        pytest.param(b'{"instancees": [[[1,2,3],[4,5,6]]]}', id="misspelled key"),
+        pytest.param(b"[[[1,2,3],[4,5,6]]]", id="bare list"),
+        pytest.param(b'{"instances": 3}', id="number"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\xff\xfe", id="no UTF-8"),
+    ],
+)
+def test_quick_path_leaves_everything_doubtful_to_the_careful_one(content: bytes) -> None:
+    assert quick_rows(content, SHAPE) is None
+
+
+@given(st.binary(max_size=60))
+def test_quick_path_takes_no_rubbish(content: bytes) -> None:
+    assert quick_rows(content, SHAPE) is None
+
+
+def test_careful_path_reads_nan_so_that_its_place_can_be_named() -> None:
+    assert math.isnan(read_instances(b'{"instances": [NaN]}')[0])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(b"", "body: expected JSON", id="nothing"),
+        pytest.param(b"{", "body: expected JSON", id="cut off"),
+        pytest.param(b"[" * 100_000, "body: expected JSON", id="too deep"),
+        pytest.param(b"3", 'expected an object {"instances": [...]}, got 3', id="number"),
+        pytest.param(b"{}", 'expected the key "instances"', id="no key"),
+        pytest.param(b'{"instances": [1], "x": 2}', "also 'x'", id="another key"),
+        pytest.param(b'{"instances": "abc"}', "expected a list of rows", id="no list"),
+    ],
+)
+def test_body_of_another_form_is_refused(content: bytes, expected: str) -> None:
+    assert expected in refusal(content)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param([[1, 2, 3]], "x: expected a list of 2 lists, got a list of 1", id="short"),
+        pytest.param([[1, 2, 3], 4], "x[1]: expected a list of 3 numbers, got 4", id="no list"),
+        pytest.param([[1, 2, 3], [4, 5]], "x[1]: expected a list of 3", id="ragged"),
+        pytest.param([[1, 2, None], [4, 5, 6]], "x[0][2]: expected a number, got null", id="null"),
+        pytest.param([[1, 2, True], [4, 5, 6]], "x[0][2]: expected a number, got true", id="true"),
+        pytest.param([[1, 2, "a"], [4, 5, 6]], "x[0][2]: expected a number, got the", id="text"),
+        pytest.param(
+            [[1, 2, math.inf], [4, 5, 6]], "x[0][2]: expected a finite number", id="infinity"
+        ),
+        pytest.param([[1, 2, 10**400], [4, 5, 6]], "x[0][2]: expected a finite number", id="huge"),
+    ],
+)
+def test_first_wrong_place_is_named(value: object, expected: str) -> None:
+    with pytest.raises(InputInvalid) as caught:
+        read_numbers(value, SHAPE, "x")
+
+    assert expected in str(caught.value)
+
+
+def test_long_values_are_never_shown_whole() -> None:
+    assert len(shown("x" * 10_000)) < 100
+    assert len(shown([0] * 10_000)) < 100
+    assert len(shown(10**5000)) < 100
