@@ -1,0 +1,69 @@
+"""ONNX Runtime, on the CPU or, where a CUDA provider is installed and works, on a GPU."""
+
+import logging
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.bundle import Bundle
+from service.errors import BundleCorrupt
+from service.runtimes.protocol import Outputs, RuntimeOptions
+
+MODEL = "model.onnx"
+
+log = logging.getLogger(__name__)
+
+
+class OnnxRuntime:
+    """A session created from bytes, so that no external file can be reached from the graph."""
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
+        graph = bundle.manifest.graph
+        self._input_name = graph.input.name
+        self._output_names = [tensor.name for tensor in graph.outputs]
+        self._session = _create_session(bundle, options)
+        on_cuda = self._session.get_providers()[0] == "CUDAExecutionProvider"
+        self.device = "cuda" if on_cuda else "cpu"
+        self.has_buckets = on_cuda
+        if options.device != "cpu" and not on_cuda:
+            wanted = options.device == "cuda"
+            log.log(
+                logging.WARNING if wanted else logging.DEBUG,
+                "no CUDA device or provider; running on the CPU",
+                extra={"model": bundle.manifest.name},
+            )
+
+    def run(self, rows: NDArray[np.generic]) -> Outputs:
+        """Return the outputs for `rows`; see `Runtime.run`."""
+        values = self._session.run(self._output_names, {self._input_name: rows})
+        by_name = dict(zip(self._output_names, values, strict=True))
+        return Outputs(
+            by_name["logits"],
+            by_name.get("novelty_scores", np.empty((len(rows), 0), np.float32)),
+        )
+
+
+def _create_session(bundle: Bundle, options: RuntimeOptions) -> onnxruntime.InferenceSession:
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = options.threads
+    session_options.inter_op_num_threads = 1
+    session_options.log_severity_level = 3
+    # Spinning threads would eat the CPU quota of the container between requests.
+    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    content = bundle.read(MODEL)
+    try:
+        return onnxruntime.InferenceSession(
+            content, session_options, providers=_providers(options.device)
+        )
+    except Exception as error:
+        # ONNX Runtime's exceptions share no base class but Exception.
+        message = f"{bundle.path / MODEL}: ONNX Runtime cannot load it ({type(error).__name__})"
+        raise BundleCorrupt(message) from error
+
+
+def _providers(device: str) -> list[str]:
+    wanted = ["CPUExecutionProvider"]
+    if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        wanted.insert(0, "CUDAExecutionProvider")
+    return wanted

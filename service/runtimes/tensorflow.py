@@ -1,0 +1,48 @@
+"""TensorFlow, serving the SavedModel of a bundle; needs the extra `tensorflow`."""
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from service.bundle import Bundle
+from service.errors import BundleCorrupt
+from service.runtimes.protocol import Outputs, RuntimeOptions
+
+SAVED_MODEL = "saved_model"
+
+
+class TensorFlowRuntime:
+    """The SavedModel's `serve` function."""
+
+    def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
+        _limit_threads(options.threads)
+        bundle.verify()
+        try:
+            self._model = tf.saved_model.load(str(bundle.path / SAVED_MODEL))
+            self._serve = self._model.serve
+        except (OSError, ValueError, AttributeError) as error:
+            message = f"{bundle.path / SAVED_MODEL}: TensorFlow cannot load it"
+            raise BundleCorrupt(message) from error
+        on_gpu = options.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
+        self.device = "cuda" if on_gpu else "cpu"
+        self.has_buckets = True  # a new batch size is traced or retuned anew
+        self._placement = "/GPU:0" if on_gpu else "/CPU:0"
+
+    def run(self, rows: NDArray[np.generic]) -> Outputs:
+        """Return the outputs for `rows`; see `Runtime.run`."""
+        with tf.device(self._placement):
+            outputs = self._serve(tf.constant(rows))
+        scores = outputs.get("novelty_scores")
+        return Outputs(
+            outputs["logits"].numpy(),
+            np.empty((len(rows), 0), np.float32) if scores is None else scores.numpy(),
+        )
+
+
+def _limit_threads(threads: int) -> None:
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        # TensorFlow has one thread pool a process, sized by the first model that ran.
+        return
