@@ -1,0 +1,127 @@
+"""What the machine allows: DUNNO_* variables, read once, frozen.
+
+What an operator chooses about models stands in `catalogue.toml`; what training knows, in manifests.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+
+
+class SettingsInvalid(ValueError):
+    """A DUNNO_* variable is out of bounds; the message names it and what it must be."""
+
+
+class Settings(BaseSettings):
+    """The process's own limits and addresses."""
+
+    model_config = SettingsConfigDict(env_prefix="DUNNO_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback unless you open it."""
+
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """Port to listen on; 0 picks a free one."""
+
+    models: Path = Path("models")
+    """Folder of the bundles and of `catalogue.toml`."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where graphs run; `auto` takes a GPU where there is one."""
+
+    runtime_threads: int = Field(default=0, ge=0, le=256)
+    """Threads of one run of a graph; 0 follows the CPU quota of the container."""
+
+    decode_threads: int = Field(default=2, ge=1, le=64)
+    """Threads that decode large bodies and pictures beside the event loop."""
+
+    max_body_bytes: int = Field(default=8 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE)
+    """Largest request body."""
+
+    body_timeout_ms: float = Field(default=10_000, ge=100, le=600_000)
+    """Longest time for a request body to arrive."""
+
+    max_request_rows: int = Field(default=4096, ge=1, le=1_000_000)
+    """Most rows of one request."""
+
+    max_picture_pixels: int = Field(default=16_000_000, ge=4096, le=200_000_000)
+    """Most pixels of one picture before it is fitted."""
+
+    max_picture_side: int = Field(default=16_384, ge=64, le=65_535)
+    """Longest side of one picture, in pixels."""
+
+    max_batch_rows: int = Field(default=64, ge=1, le=65_536)
+    """Most rows of one run of a graph."""
+
+    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    """Longest time the first row of a batch waits for company; 0 = never wait."""
+
+    max_queue_rows: int = Field(default=8192, ge=1, le=10_000_000)
+    """Most rows of one model that wait; more are refused with 429."""
+
+    deadline_ms: float = Field(default=10_000, ge=1, le=600_000)
+    """Time after which an answer is worthless, unless the request says less."""
+
+    drain_timeout_ms: float = Field(default=20_000, ge=0, le=600_000)
+    """Longest time that requests in flight get when the server stops."""
+
+    access_log: bool = False
+    """Whether every request is logged; failures of ours always are."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged, as JSON lines on standard error."""
+
+    @model_validator(mode="after")
+    def _queue_holds_a_request(self) -> Self:
+        if self.max_queue_rows < self.max_batch_rows:
+            raise ValueError("DUNNO_MAX_QUEUE_ROWS must be at least DUNNO_MAX_BATCH_ROWS")
+        return self
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Return the settings of this process's environment, with `overrides` by field name.
+
+    Raises:
+        SettingsInvalid: naming the first variable that is out of bounds.
+    """
+    try:
+        return Settings(**overrides)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = "DUNNO_" + "_".join(str(part) for part in first["loc"]).upper()
+        message = f"{name}: {first['msg']}, got {first['input']!r}"
+        raise SettingsInvalid(message) from None
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """Return how many cores this process may use: its affinity, cut by the container's quota.
+
+    Args:
+        cgroup: where control groups are mounted, version 1 or 2.
+    """
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    quota = _quota_of_version_2(cgroup) or _quota_of_version_1(cgroup)
+    return min(cores, quota) if quota else cores
+
+
+def _quota_of_version_2(cgroup: Path) -> float | None:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None  # no such file, or "max": no quota
+
+
+def _quota_of_version_1(cgroup: Path) -> float | None:
+    try:
+        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
+        period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None

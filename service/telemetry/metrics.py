@@ -1,0 +1,343 @@
+"""Every metric there is, with its name, meaning, labels and buckets.
+
+Base units; series of a model are created when it is loaded, so that `rate()` sees the first error.
+The hot path holds the children it counts with (`ModelMetrics`) and looks nothing up.
+"""
+
+import platform
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+UNKNOWN_MODEL = "_unknown"
+MAX_COUNTED_LABELS = 100
+OUTCOMES = (
+    "answered",
+    "unknown",
+    "mixed",
+    "invalid",
+    "too_large",
+    "not_found",
+    "rejected",
+    "expired",
+    "cancelled",
+    "error",
+)
+STAGES = ("decode", "queue", "run", "decide", "encode")
+REASONS = ("out_of_distribution", "ambiguous", "low_confidence")
+CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
+WASTE_CAUSES = ("cancelled", "expired")
+REJECTION_CAUSES = ("queue_full", "draining")
+
+_SECONDS = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05),
+    *(0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_STAGE_SECONDS = (0.00005, 0.0001, 0.00025, *_SECONDS)
+_LOAD_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ROWS = tuple(2.0**exponent for exponent in range(13))
+_SHARES = (*(step / 20 for step in range(1, 20)), 0.97, 0.99, 0.999, 1.0)
+_P_VALUES = (0.001, 0.003, 0.01, 0.03, *(step / 10 for step in range(1, 11)))
+
+
+class Metrics:
+    """All metrics of one process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._define_requests()
+        self._define_verdicts()
+        self._define_batches()
+        self._define_models()
+        self._define_process()
+
+    def _define_requests(self) -> None:
+        registry = self.registry
+        self.requests = Counter(
+            "dunno_requests",
+            "Requests by what became of them.",
+            ("model", "version", "protocol", "outcome"),
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            "dunno_request_duration_seconds",
+            "From the first byte read to the last byte handed over.",
+            ("model", "protocol", "outcome"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stage_duration = Histogram(
+            "dunno_stage_duration_seconds",
+            "Time a request spent in one stage.",
+            ("model", "stage"),
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.inflight = Gauge(
+            "dunno_inflight_requests",
+            "Predict requests being worked on.",
+            ("protocol",),
+            registry=registry,
+        )
+        self.rejections = Counter(
+            "dunno_rejections",
+            "Requests refused for want of capacity.",
+            ("model", "cause"),
+            registry=registry,
+        )
+        self.input_rejections = Counter(
+            "dunno_input_rejections",
+            "Rows or requests refused for what they hold, by failure.",
+            ("model", "reason"),
+            registry=registry,
+        )
+
+    def _define_verdicts(self) -> None:
+        registry = self.registry
+        by_version = ("model", "version")
+        self.predictions = Counter(
+            "dunno_predictions",
+            "Rows by verdict.",
+            (*by_version, "verdict", "reason"),
+            registry=registry,
+        )
+        self.predicted_class = Counter(
+            "dunno_predicted_class",
+            f"Rows by best label, for models of at most {MAX_COUNTED_LABELS} labels.",
+            (*by_version, "label"),
+            registry=registry,
+        )
+        self.confidence = Histogram(
+            "dunno_confidence",
+            "Calibrated probability of the best label.",
+            by_version,
+            buckets=_SHARES,
+            registry=registry,
+        )
+        self.novelty = Histogram(
+            "dunno_novelty",
+            "Novelty p-value, uniform on familiar rows.",
+            by_version,
+            buckets=_P_VALUES,
+            registry=registry,
+        )
+        self.threshold = Gauge(
+            "dunno_threshold_ratio",
+            "Least confidence to answer by default.",
+            by_version,
+            registry=registry,
+        )
+
+    def _define_batches(self) -> None:
+        registry = self.registry
+        self.batch_rows = Histogram(
+            "dunno_batch_rows", "Rows of a run.", ("model",), buckets=_ROWS, registry=registry
+        )
+        self.batch_wait = Histogram(
+            "dunno_batch_wait_seconds",
+            "Time the first job of a batch waited.",
+            ("model",),
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.batch_closed = Counter(
+            "dunno_batch_closed", "Why batches closed.", ("model", "cause"), registry=registry
+        )
+        self.batch_padded_rows = Counter(
+            "dunno_batch_padded_rows", "Rows run only as padding.", ("model",), registry=registry
+        )
+        self.wasted_rows = Counter(
+            "dunno_wasted_rows",
+            "Rows computed although nobody waited.",
+            ("model", "cause"),
+            registry=registry,
+        )
+        self.queue_rows = Gauge(
+            "dunno_queue_rows", "Rows waiting.", ("model", "lane"), registry=registry
+        )
+        self.queue_capacity_rows = Gauge(
+            "dunno_queue_capacity_rows",
+            "Rows that may wait.",
+            ("model", "lane"),
+            registry=registry,
+        )
+
+    def _define_models(self) -> None:
+        registry = self.registry
+        self.model_state = Gauge(
+            "dunno_model_state",
+            "1 for the state a version is in.",
+            ("model", "version", "state"),
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "dunno_model_info",
+            "Constant 1: what serves a version, where, and which files.",
+            ("model", "version", "runtime", "device", "sha256"),
+            registry=registry,
+        )
+        self.model_load_duration = Histogram(
+            "dunno_model_load_duration_seconds",
+            "From the folder to a checked runtime.",
+            ("model",),
+            buckets=_LOAD_SECONDS,
+            registry=registry,
+        )
+        self.model_warmup_duration = Histogram(
+            "dunno_model_warmup_duration_seconds",
+            "Golden rows and one run of each batch size.",
+            ("model",),
+            buckets=_LOAD_SECONDS,
+            registry=registry,
+        )
+        self.model_last_success = Gauge(
+            "dunno_model_last_success_timestamp_seconds",
+            "Unix time of the last run that went well.",
+            ("model",),
+            registry=registry,
+        )
+
+    def _define_process(self) -> None:
+        registry = self.registry
+        self.runtime_threads = Gauge(
+            "dunno_runtime_threads", "Threads that one run may use.", registry=registry
+        )
+        self.cpu_quota_cores = Gauge(
+            "dunno_cpu_quota_cores", "Cores this process may use.", registry=registry
+        )
+        self.event_loop_lag = Histogram(
+            "dunno_event_loop_lag_seconds",
+            "How late a timer of the event loop fired.",
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.build_info = Gauge(
+            "dunno_build_info",
+            "Constant 1: what is running.",
+            ("version", "python", "onnxruntime"),
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def describe_process(self, versions: dict[str, str], threads: int, cores: float) -> None:
+        """Set the constants of this process."""
+        self.build_info.labels(python=platform.python_version(), **versions).set(1)
+        self.runtime_threads.set(threads)
+        self.cpu_quota_cores.set(cores)
+
+    def of_model(self, model: str, version: str, labels: Iterable[str] = ()) -> "ModelMetrics":
+        """Return the series of one version of a model, creating them on the first call."""
+        key = (model, version)
+        if key not in self._models:
+            self._models[key] = ModelMetrics(self, model, version, tuple(labels))
+        return self._models[key]
+
+    def exposition(self) -> bytes:
+        """Return all series in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class RequestMetrics:
+    """The series that every request counts in, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+        self._input_rejections = metrics.input_rejections
+        self._model = model
+        self.stages = {stage: metrics.stage_duration.labels(model, stage) for stage in STAGES}
+        self._requests = {
+            outcome: metrics.requests.labels(model, version, "native", outcome)
+            for outcome in OUTCOMES
+        }
+        self._durations = {
+            is_ok: metrics.request_duration.labels(model, "native", "ok" if is_ok else "failed")
+            for is_ok in (True, False)
+        }
+
+    def count_request(self, outcome: str, seconds: float, *, is_ok: bool) -> None:
+        """Count a request and how long it took."""
+        self._requests[outcome].inc()
+        self._durations[is_ok].observe(seconds)
+
+    def count_input_rejection(self, reason: str) -> None:
+        """Count a row or request that was refused for what it holds."""
+        self._input_rejections.labels(self._model, reason).inc()
+
+
+class ModelMetrics(RequestMetrics):
+    """The series of one version of one model, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str, labels: tuple[str, ...]) -> None:
+        super().__init__(metrics, model, version)
+        self._answered = metrics.predictions.labels(model, version, "answer", "none")
+        self._unknown = {
+            reason: metrics.predictions.labels(model, version, "dont_know", reason)
+            for reason in REASONS
+        }
+        self._labels = [
+            metrics.predicted_class.labels(model, version, label)
+            for label in labels
+            if len(labels) <= MAX_COUNTED_LABELS
+        ]
+        self._confidence = metrics.confidence.labels(model, version)
+        self._novelty = metrics.novelty.labels(model, version)
+        self.threshold = metrics.threshold.labels(model, version)
+        self._batch_rows = metrics.batch_rows.labels(model)
+        self._batch_wait = metrics.batch_wait.labels(model)
+        self._closed = {cause: metrics.batch_closed.labels(model, cause) for cause in CAUSES}
+        self._padded_rows = metrics.batch_padded_rows.labels(model)
+        self._wasted = {cause: metrics.wasted_rows.labels(model, cause) for cause in WASTE_CAUSES}
+        self.queue_rows = metrics.queue_rows.labels(model, "interactive")
+        self.queue_capacity_rows = metrics.queue_capacity_rows.labels(model, "interactive")
+        self.rejections = {
+            cause: metrics.rejections.labels(model, cause) for cause in REJECTION_CAUSES
+        }
+        self._last_success = metrics.model_last_success.labels(model)
+
+    def count_batch(self, rows: int, padded_rows: int, cause: str, wait_s: float) -> None:
+        """Count a batch that closed."""
+        self._batch_rows.observe(rows)
+        self._batch_wait.observe(wait_s)
+        self._closed[cause].inc()
+        if padded_rows:
+            self._padded_rows.inc(padded_rows)
+
+    def count_waste(self, rows: int, cause: str) -> None:
+        """Count rows that were computed although nobody waited."""
+        self._wasted[cause].inc(rows)
+
+    def count_success(self, timestamp_s: float) -> None:
+        """Note when the last run went well, Unix seconds."""
+        self._last_success.set(timestamp_s)
+
+    def count_verdicts(
+        self,
+        reasons: Iterable[str | None],
+        best: NDArray[np.intp],
+        confidence: NDArray[np.float64],
+        novelty_p: NDArray[np.float64] | None,
+    ) -> None:
+        """Count rows by verdict.
+
+        Args:
+            reasons: one a row, None for an answer.
+            best: shape (rows,), index of the best label.
+            confidence: shape (rows,).
+            novelty_p: shape (rows,), None if the model measures no novelty.
+        """
+        for reason in reasons:
+            (self._answered if reason is None else self._unknown[reason]).inc()
+        for label, value in zip(best.tolist(), confidence.tolist(), strict=True):
+            if self._labels:
+                self._labels[label].inc()
+            self._confidence.observe(value)
+        if novelty_p is not None:
+            for value in novelty_p.tolist():
+                self._novelty.observe(value)

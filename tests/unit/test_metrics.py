@@ -1,0 +1,66 @@
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.telemetry.metrics import MAX_COUNTED_LABELS, Metrics
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """Return samples by name and the labels that follow model and version."""
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {
+        (
+            sample.name,
+            ",".join(sorted(v for k, v in sample.labels.items() if k not in ("model", "version"))),
+        ): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_series_of_a_model_exist_before_its_first_request() -> None:
+    metrics = Metrics()
+    metrics.of_model("wine", "1", ("red", "white"))
+
+    found = samples(metrics)
+
+    assert found["dunno_requests_total", "error,native"] == 0
+    assert found["dunno_predictions_total", "dont_know,out_of_distribution"] == 0
+    assert found["dunno_predicted_class_total", "red"] == 0
+    assert found["dunno_batch_closed_total", "full"] == 0
+
+
+def test_rows_are_counted_by_verdict_label_confidence_and_novelty() -> None:
+    metrics = Metrics()
+    model = metrics.of_model("wine", "1", ("red", "white"))
+
+    model.count_verdicts(
+        [None, "ambiguous"], np.array([1, 1]), np.array([0.98, 0.5]), np.array([0.5, 0.002])
+    )
+
+    found = samples(metrics)
+    assert found["dunno_predictions_total", "answer,none"] == 1
+    assert found["dunno_predictions_total", "ambiguous,dont_know"] == 1
+    assert found["dunno_predicted_class_total", "white"] == 2
+    assert found["dunno_confidence_count", ""] == 2
+    assert found["dunno_novelty_bucket", "0.003"] == 1
+
+
+def test_labels_are_not_counted_one_by_one_when_there_are_too_many() -> None:
+    metrics = Metrics()
+    labels = tuple(str(label) for label in range(MAX_COUNTED_LABELS + 1))
+    model = metrics.of_model("zoo", "1", labels)
+
+    model.count_verdicts([None], np.array([7]), np.array([0.9]), None)
+
+    assert not [name for name, _ in samples(metrics) if name == "dunno_predicted_class_total"]
+
+
+def test_process_is_described() -> None:
+    metrics = Metrics()
+    metrics.describe_process({"version": "1", "onnxruntime": "2"}, threads=3, cores=1.5)
+
+    found = samples(metrics)
+
+    assert found["dunno_runtime_threads", ""] == 3
+    assert found["dunno_cpu_quota_cores", ""] == 1.5
+    assert ("process_resident_memory_bytes", "") in found
