@@ -1,0 +1,306 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+import numpy as np
+import pytest
+from fakes import PATIENCE_S, POISON, Doubled, GatedRun, RecordingRun
+from numpy.typing import NDArray
+
+from service.batching import Batcher, BatchLimits
+from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
+from service.telemetry.metrics import Metrics
+
+pytestmark = pytest.mark.anyio
+
+
+def rows(*values: float) -> NDArray[np.float32]:
+    return np.array(values, np.float32)[:, None]
+
+
+class Bench:
+    """A batcher with its metrics, and shorter ways to ask it."""
+
+    def __init__(self, run: Callable[[NDArray[np.generic]], Doubled], **limits: float) -> None:
+        self.metrics = Metrics()
+        self.batcher = Batcher(
+            run,
+            BatchLimits(**{"max_rows": 4, "max_queue_rows": 16, **limits}),  # type: ignore[arg-type]
+            self.metrics.of_model("fruit", "1"),
+        )
+
+    async def submit(self, *values: float, seconds: float = PATIENCE_S) -> list[float]:
+        delivery = await self.batcher.submit(rows(*values), time.monotonic() + seconds)
+        doubled: list[float] = delivery.outputs.values[:, 0].tolist()
+        return doubled
+
+    def later(self, *values: float, seconds: float = PATIENCE_S) -> "asyncio.Task[list[float]]":
+        return asyncio.create_task(self.submit(*values, seconds=seconds))
+
+    def counted(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, {"model": "fruit", **labels}) or 0.0
+
+
+@asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[Bench]:
+    bench.batcher.start()
+    yield bench
+    await bench.batcher.close(PATIENCE_S)
+
+
+async def in_thread(function: Callable[..., bool]) -> None:
+    assert await asyncio.get_running_loop().run_in_executor(None, partial(function, PATIENCE_S))
+
+
+async def turns(count: int = 5) -> None:
+    """Let everything that is ready on the loop happen."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_lone_row_runs_at_once() -> None:
+    run = RecordingRun()
+    async with running(Bench(run)) as bench:
+        assert await bench.submit(3) == [6]
+
+    assert run.batches == [[3]]
+    assert bench.counted("dunno_batch_closed_total", cause="idle") == 1
+
+
+async def test_what_arrives_during_a_run_is_the_next_batch() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        others = [bench.later(value) for value in (2, 3, 4)]
+        await turns()
+        run.gate.set()
+
+        assert await first == [2]
+        assert await asyncio.gather(*others) == [[4], [6], [8]]
+
+    assert run.batches == [[1], [2, 3, 4]]
+
+
+async def test_job_that_does_not_fit_begins_the_next_batch_and_nobody_overtakes_it() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        tasks = [bench.later(0)]
+        await in_thread(run.has_begun.wait)
+        tasks += [bench.later(1, 2, 3), bench.later(4, 5), bench.later(6)]
+        await turns()
+        run.gate.set()
+        await asyncio.gather(*tasks)
+
+    assert run.batches == [[0], [1, 2, 3], [4, 5, 6]]
+
+
+async def test_job_larger_than_a_batch_runs_alone_and_whole() -> None:
+    run = RecordingRun()
+    async with running(Bench(run)) as bench:
+        assert await bench.submit(1, 2, 3, 4, 5, 6) == [2, 4, 6, 8, 10, 12]
+
+    assert run.batches == [[1, 2, 3, 4, 5, 6]]
+
+
+async def test_caller_that_leaves_does_not_disturb_its_batch() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        leaving, staying = bench.later(2), bench.later(3)
+        await turns()
+        leaving.cancel()
+        await turns()
+        run.gate.set()
+
+        assert await first == [2]
+        assert await staying == [6]
+
+    assert leaving.cancelled()
+    assert run.batches == [[1], [3]]
+
+
+async def test_caller_that_leaves_gives_its_room_in_the_queue_back() -> None:
+    run = GatedRun()
+    async with running(Bench(run, max_queue_rows=4)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        leaving = bench.later(2, 3, 4, 5)
+        await turns()
+        leaving.cancel()
+        await turns()
+
+        assert bench.batcher.statistics().waiting_rows == 0
+        after = bench.later(6, 7, 8, 9)
+        run.gate.set()
+        assert await first == [2]
+        assert await after == [12, 14, 16, 18]
+
+
+async def test_rows_of_a_caller_that_left_during_the_run_are_counted_as_waste() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        leaving = bench.later(1, 2)
+        await in_thread(run.has_begun.wait)
+        leaving.cancel()
+        await turns()
+        run.gate.set()
+        assert await bench.submit(3) == [6]
+
+    assert bench.counted("dunno_wasted_rows_total", cause="cancelled") == 2
+
+
+async def test_full_queue_is_refused_at_once() -> None:
+    run = GatedRun()
+    async with running(Bench(run, max_queue_rows=4)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        waiting = bench.later(2, 3, 4)
+        await turns()
+
+        with pytest.raises(QueueFull, match="no room for 2 more"):
+            await bench.submit(5, 6)
+        run.gate.set()
+        assert await first == [2]
+        assert await waiting == [4, 6, 8]
+
+    assert bench.counted("dunno_rejections_total", cause="queue_full") == 1
+
+
+async def test_job_whose_deadline_passes_while_waiting_is_told_and_never_run() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+
+        with pytest.raises(DeadlineExceeded, match="waiting"):
+            await bench.submit(2, seconds=0.01)
+        run.gate.set()
+        assert await first == [2]
+
+    assert run.batches == [[1]]
+
+
+async def test_job_whose_deadline_has_passed_already_never_runs() -> None:
+    run = RecordingRun()
+    async with running(Bench(run)) as bench:
+        with pytest.raises(DeadlineExceeded):
+            await bench.submit(2, seconds=-1)
+
+    assert run.batches == []
+
+
+async def test_job_whose_deadline_passes_while_running_is_told() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        job = bench.later(1, seconds=0.2)
+        await in_thread(run.has_begun.wait)
+
+        with pytest.raises(DeadlineExceeded, match="running"):
+            await job
+        run.gate.set()
+        assert await bench.submit(2) == [4]
+
+    assert bench.counted("dunno_wasted_rows_total", cause="expired") == 1
+
+
+async def test_rows_that_make_the_run_fail_fail_alone() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        first = bench.later(0)
+        await in_thread(run.has_begun.wait)
+        tasks = [bench.later(1), bench.later(POISON), bench.later(3)]
+        await turns()
+        run.gate.set()
+        await first
+        good, bad, also_good = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert good == [2]
+    assert isinstance(bad, RunFailed)
+    assert also_good == [6]
+
+
+async def test_batcher_goes_on_after_a_failed_run() -> None:
+    async with running(Bench(RecordingRun())) as bench:
+        with pytest.raises(RunFailed):
+            await bench.submit(POISON)
+
+        assert await bench.submit(2) == [4]
+
+
+async def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
+    run = GatedRun()
+    bench = Bench(run)
+    bench.batcher.start()
+    first = bench.later(1)
+    await in_thread(run.has_begun.wait)
+    waiting = bench.later(2)
+    await turns()
+
+    closing = asyncio.create_task(bench.batcher.close(PATIENCE_S))
+    await turns()
+    with pytest.raises(Draining):
+        await bench.submit(3)
+    run.gate.set()
+    await closing
+
+    assert await first == [2]
+    assert await waiting == [4]
+    assert not bench.batcher.is_running
+
+
+async def test_drain_that_takes_too_long_tells_everybody() -> None:
+    run = GatedRun()
+    bench = Bench(run)
+    bench.batcher.start()
+    first = bench.later(1)
+    await in_thread(run.has_begun.wait)
+    waiting = bench.later(2)
+    await turns()
+
+    await bench.batcher.close(timeout_s=0.01)
+    outcomes = await asyncio.gather(first, waiting, return_exceptions=True)
+    run.gate.set()
+
+    assert [type(outcome) for outcome in outcomes] == [Draining, Draining]
+
+
+async def test_batch_waits_for_company_only_if_told_to() -> None:
+    run = RecordingRun()
+    async with running(Bench(run, max_wait_s=PATIENCE_S / 2)) as bench:
+        tasks = [bench.later(value) for value in (1, 2)]
+        await turns()
+        assert run.batches == []
+        tasks += [bench.later(value) for value in (3, 4)]
+        await asyncio.gather(*tasks)
+
+    assert run.batches == [[1, 2, 3, 4]]
+    assert bench.counted("dunno_batch_closed_total", cause="full") == 1
+
+
+async def test_batch_closes_when_its_wait_is_over() -> None:
+    run = RecordingRun()
+    async with running(Bench(run, max_wait_s=0.01)) as bench:
+        assert await bench.submit(1) == [2]
+
+    assert bench.counted("dunno_batch_closed_total", cause="max_wait") == 1
+
+
+async def test_padding_is_run_but_never_delivered() -> None:
+    run = RecordingRun()
+    async with running(Bench(run, has_buckets=True)) as bench:
+        assert await bench.submit(1, 2, 3) == [2, 4, 6]
+
+    assert run.batches == [[1, 2, 3, 1]]
+    assert bench.counted("dunno_batch_padded_rows_total") == 1
+
+
+async def test_thousand_callers_each_get_their_own_rows() -> None:
+    async with running(Bench(RecordingRun(), max_queue_rows=10_000)) as bench:
+        tasks = [bench.later(value, value + 0.5) for value in range(1000)]
+        outputs = await asyncio.gather(*tasks)
+
+    assert outputs == [[2 * value, 2 * value + 1] for value in range(1000)]
