@@ -1,0 +1,6 @@
+"""Models by name, each ready to answer."""
+
+from service.prediction.catalogue import Catalogue, load_catalogue
+from service.prediction.predictor import Answer, Prediction, Predictor
+
+__all__ = ["Answer", "Catalogue", "Prediction", "Predictor", "load_catalogue"]

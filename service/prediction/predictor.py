@@ -1,0 +1,252 @@
+"""One version of one model, ready to answer: decode, submit, run, decide."""
+
+import asyncio
+import io
+import time
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batching import Batcher, BatchLimits
+from service.bundle import Bundle, Manifest
+from service.decision import Answered, Assessment, Floor, Judge, Terms, Verdict
+from service.errors import BundleCorrupt, DunnoError, RunFailed
+from service.inputs import Decoded, Decoder, Payload
+from service.runtimes import Runtime
+from service.telemetry.metrics import ModelMetrics
+
+GOLDEN = "golden.npz"
+GOLDEN_TOLERANCE = 1e-3
+"""Largest difference of a golden logit, relative or absolute: other processors round elsewhere,
+other weights are further off by orders of magnitude."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one row."""
+
+    verdict: Verdict
+    best: int
+    """Index of the best label."""
+
+    confidence: float
+    novelty_p: float | None
+    candidates: list[str]
+    probabilities: NDArray[np.float64]
+    """Shape (labels,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where the time of a request went, seconds."""
+
+    decode_s: float
+    queue_s: float
+    run_s: float
+    decide_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answers to the rows of one request, in order; an error stands in its row's place."""
+
+    rows: list[Answer | DunnoError]
+    terms: Terms
+    stages: Stages
+    ignored_columns: tuple[str, ...]
+
+
+class _Golden(NamedTuple):
+    rows: NDArray[np.generic]
+    logits: NDArray[np.float32]
+    novelty_scores: NDArray[np.float32]
+
+
+class Predictor:
+    """Answers requests for one version of one model; everything about it comes from its bundle."""
+
+    def __init__(  # noqa: PLR0913  what a predictor is made of, put together in the catalogue
+        self,
+        name: str,
+        bundle: Bundle,
+        *,
+        runtime: Runtime,
+        runtime_name: str,
+        decoder: Decoder,
+        floor: Floor,
+        limits: BatchLimits,
+        metrics: ModelMetrics,
+    ) -> None:
+        self.name = name
+        self.manifest: Manifest = bundle.manifest
+        self.path: Path = bundle.path
+        self.runtime = runtime
+        self.runtime_name = runtime_name
+        self.decoder = decoder
+        self.judge = Judge(bundle.manifest, floor)
+        self.metrics = metrics
+        self._golden = _read_golden(bundle)
+        self._limits = limits
+        self._batcher: Batcher[Assessment] = Batcher(self.assess, limits, metrics)
+        metrics.threshold.set(self.judge.default_terms.min_confidence)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether rows can be submitted."""
+        return self._batcher.is_running
+
+    def check_golden_rows(self) -> None:
+        """Run the golden rows and compare outputs and verdicts with what training saw.
+
+        Raises:
+            BundleCorrupt: if a logit, a score or a verdict differs.
+        """
+        place = self.path / GOLDEN
+        golden = self._golden
+        outputs = self.runtime.run(golden.rows)
+        for got, expected in zip(outputs, golden[1:], strict=True):
+            if got.shape != expected.shape or not np.allclose(
+                got, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE
+            ):
+                message = f"{place}: the graph returns other outputs than in training"
+                raise BundleCorrupt(message)
+        terms = self.judge.default_terms
+        verdicts = self.judge.decide(self.judge.assess(*outputs), terms)
+        if verdicts != self.judge.decide(self.judge.assess(*golden[1:]), terms):
+            raise BundleCorrupt(f"{place}: a golden verdict differs")
+
+    def warm(self) -> None:
+        """Run every batch size once, so that no caller pays for a first time."""
+        rows = self._golden.rows
+        for length in self._limits.warm_rows():
+            self.runtime.run(np.resize(rows, (length, *rows.shape[1:])))
+
+    def start(self) -> None:
+        """Begin to take rows, on the running event loop."""
+        self._batcher.start()
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish what waits and stop."""
+        await self._batcher.close(timeout_s)
+
+    async def predict(
+        self, payload: Payload, terms: Terms, deadline_s: float, decoders: Executor
+    ) -> Prediction:
+        """Return a verdict, or an error, for each row of a payload.
+
+        Args:
+            payload: the request's body.
+            terms: from `judge.terms`.
+            deadline_s: `time.monotonic()` after which the answer is worthless.
+            decoders: where payloads are decoded that are too heavy for the event loop.
+
+        Raises:
+            ClientError: if no row could be read.
+            CapacityError: if there is no room or no time.
+            RunFailed: if the model failed on these rows.
+        """
+        started_s = time.perf_counter()
+        decoded = await self._decode(payload, decoders)
+        decode_s = time.perf_counter() - started_s
+        answers: list[Answer | DunnoError] = []
+        queue_s = run_s = decide_s = 0.0
+        # One part at a time: rows of small requests get a turn between the parts of a large one.
+        for start in range(0, len(decoded.rows), self._limits.max_rows):
+            part = decoded.rows[start : start + self._limits.max_rows]
+            delivery = await self._batcher.submit(part, deadline_s)
+            queue_s, run_s = queue_s + delivery.queue_s, run_s + delivery.run_s
+            started_s = time.perf_counter()
+            answers += self.answers(delivery.outputs, terms)
+            decide_s += time.perf_counter() - started_s
+        rows = _in_place(answers, decoded)
+        stages = Stages(decode_s, queue_s, run_s, decide_s)
+        return Prediction(rows, terms, stages, decoded.ignored_columns)
+
+    def predict_now(self, payload: Payload, terms: Terms) -> list[Answer | DunnoError]:
+        """Return the same without a queue, in the calling thread.
+
+        Raises:
+            ClientError: if no row could be read.
+            RunFailed: if the model failed on these rows.
+        """
+        decoded = self.decoder.decode(payload)
+        answers: list[Answer | DunnoError] = []
+        for start in range(0, len(decoded.rows), self._limits.max_rows):
+            part = decoded.rows[start : start + self._limits.max_rows]
+            answers += self.answers(self.assess(part), terms)
+        return _in_place(answers, decoded)
+
+    def assess(self, rows: NDArray[np.generic]) -> Assessment:
+        """Run the graph on a batch and assess its outputs.
+
+        Raises:
+            RunFailed: if the outputs are not one row for each of `rows`.
+        """
+        outputs = self.runtime.run(rows)
+        expected = (len(rows), len(self.manifest.labels))
+        if outputs.logits.shape != expected or len(outputs.novelty_scores) != len(rows):
+            raise RunFailed(f"logits have shape {outputs.logits.shape}, not {expected}")
+        return self.judge.assess(*outputs)
+
+    def answers(self, assessment: Assessment, terms: Terms) -> list[Answer | DunnoError]:
+        """Return the answers to assessed rows, and count them.
+
+        A row for which the graph returned NaN or infinity gets a failure in its place.
+        """
+        verdicts = self.judge.decide(assessment, terms)
+        best = assessment.probabilities.argmax(axis=1)
+        novelty_p = assessment.novelty_p
+        reasons = [None if isinstance(each, Answered) else each.reason for each in verdicts]
+        self.metrics.count_verdicts(reasons, best, assessment.confidence, novelty_p)
+        return [
+            Answer(
+                verdict,
+                int(best[row]),
+                float(assessment.confidence[row]),
+                None if novelty_p is None else float(novelty_p[row]),
+                self.judge.candidates(assessment.probabilities[row]),
+                assessment.probabilities[row],
+            )
+            if assessment.finite[row]
+            else RunFailed("the model returned NaN or infinity for this row")
+            for row, verdict in enumerate(verdicts)
+        ]
+
+    async def _decode(self, payload: Payload, decoders: Executor) -> Decoded:
+        if self.decoder.is_light(payload):
+            decoded = self.decoder.decode(payload)
+        else:
+            loop = asyncio.get_running_loop()
+            decoded = await loop.run_in_executor(decoders, self.decoder.decode, payload)
+        for error in decoded.errors.values():
+            self.metrics.count_input_rejection(type(error).__name__)
+        return decoded
+
+
+def _in_place(
+    answers: Sequence[Answer | DunnoError], decoded: Decoded
+) -> list[Answer | DunnoError]:
+    """Return answers and errors in the order of the payload's rows; raise if all are errors."""
+    remaining = iter(answers)
+    errors = decoded.errors
+    rows: list[Answer | DunnoError] = [
+        errors[row] if row in errors else next(remaining)
+        for row in range(len(answers) + len(errors))
+    ]
+    if isinstance(rows[0], DunnoError) and not any(isinstance(row, Answer) for row in rows):
+        raise rows[0]
+    return rows
+
+
+def _read_golden(bundle: Bundle) -> _Golden:
+    try:
+        with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as arrays:
+            return _Golden(*(arrays[name] for name in _Golden._fields))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise BundleCorrupt(f"{bundle.path / GOLDEN}: no golden rows ({error})") from None

@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import pytest
+from bundles import fruit_bundle, write_catalogue
+
+from service.errors import (
+    BundleCorrupt,
+    BundleMissing,
+    CatalogueInvalid,
+    ModelNotFound,
+    RuntimeUnavailable,
+    VersionNotFound,
+)
+from service.prediction import Catalogue, load_catalogue
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+
+def load(models: Path, only: str | None = None) -> Catalogue:
+    return load_catalogue(Settings(models=models, max_batch_rows=2), Metrics(), only)
+
+
+def catalogue_of(models: Path, text: str) -> Catalogue:
+    (models / "catalogue.toml").write_text(text)
+    return load(models)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    for version in ("1", "2", "10"):
+        fruit_bundle(tmp_path, version=version)
+    return tmp_path
+
+
+def test_newest_version_is_served_unless_told_otherwise(models: Path) -> None:
+    catalogue = catalogue_of(models, "[models.fruit]")
+
+    assert catalogue.find("fruit").manifest.version == "10"
+
+
+def test_first_version_named_is_the_default(models: Path) -> None:
+    catalogue = catalogue_of(models, '[models.fruit]\nversions = ["2", "1"]')
+
+    assert catalogue.find("fruit").manifest.version == "2"
+    assert catalogue.find("fruit", version="1").manifest.version == "1"
+
+
+def test_alias_leads_to_its_version(models: Path) -> None:
+    text = '[models.fruit]\nversions = ["2", "1"]\naliases = { stable = "1" }'
+
+    assert catalogue_of(models, text).find("fruit", alias="stable").manifest.version == "1"
+
+
+def test_bundle_is_served_under_another_name(models: Path) -> None:
+    catalogue = catalogue_of(models, '[models.greengrocer]\nbundle = "fruit"')
+
+    assert catalogue.find("greengrocer").manifest.name == "fruit"
+
+
+def test_operator_chooses_the_risk(models: Path) -> None:
+    catalogue = catalogue_of(models, "[models.fruit]\nmax_error = 0.05")
+
+    assert catalogue.find("fruit").judge.default_terms.max_error == 0.05
+
+
+def test_unknown_model_is_refused_with_the_names_there_are(models: Path) -> None:
+    with pytest.raises(ModelNotFound, match="served here: fruit"):
+        catalogue_of(models, "[models.fruit]").find("fruits")
+
+
+@pytest.mark.parametrize("asked", [{"version": "7"}, {"alias": "stable"}])
+def test_unknown_version_or_alias_is_refused(models: Path, asked: dict[str, str]) -> None:
+    with pytest.raises(VersionNotFound, match=next(iter(asked.values()))):
+        catalogue_of(models, "[models.fruit]").find("fruit", **asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "expected"),
+    [
+        pytest.param("", CatalogueInvalid, "models", id="empty"),
+        pytest.param("[models", CatalogueInvalid, "catalogue.toml", id="no toml"),
+        pytest.param("[models.fruit]\nx = 1", CatalogueInvalid, "models.fruit.x", id="unknown key"),
+        pytest.param("[models.fruit]\nmax_error = 2", CatalogueInvalid, "max_error", id="bounds"),
+        pytest.param(
+            "[models.fruit]\nmax_error = 0.02",
+            CatalogueInvalid,
+            "certified risk",
+            id="no such risk",
+        ),
+        pytest.param(
+            '[models.fruit]\naliases = { a = "3" }', CatalogueInvalid, "alias 'a'", id="alias"
+        ),
+        pytest.param("[models.nuts]", BundleMissing, "nuts", id="no such folder"),
+        pytest.param('[models.fruit]\nversions = ["3"]', BundleMissing, "3", id="no such version"),
+        pytest.param(
+            '[models.fruit]\nruntime = "abacus"',
+            RuntimeUnavailable,
+            "onnx, tensorflow",
+            id="runtime",
+        ),
+    ],
+)
+def test_catalogue_that_cannot_be_served_is_refused_by_place(
+    models: Path, text: str, error: type[Exception], expected: str
+) -> None:
+    with pytest.raises(error, match=expected):
+        catalogue_of(models, text)
+
+
+def test_missing_catalogue_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueInvalid, match="DUNNO_MODELS"):
+        load(tmp_path)
+
+
+def test_one_corrupt_bundle_stops_the_whole_catalogue(models: Path) -> None:
+    (models / "fruit" / "10" / "model.onnx").write_bytes(b"rubbish")
+
+    with pytest.raises(BundleCorrupt, match="sha256 differs"):
+        catalogue_of(models, "[models.fruit]")
+
+
+def test_single_model_is_loaded_alone(models: Path) -> None:
+    write_catalogue(models, "fruit", more='[models.broken]\nbundle = "nowhere"\n')
+
+    assert load(models, only="fruit").names == ("fruit",)
+    with pytest.raises(ModelNotFound, match="fruit, broken"):
+        load(models, only="nuts")
+
+
+def test_catalogue_is_ready_only_when_every_model_takes_rows(models: Path) -> None:
+    assert not catalogue_of(models, "[models.fruit]").is_ready
+    assert not Catalogue({}).is_ready

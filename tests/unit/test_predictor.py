@@ -1,0 +1,210 @@
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import fruit_bundle, npz_bytes, picture_bundle
+from fakes import PATIENCE_S, POISON, NotANumberRuntime, ShortRuntime
+from numpy.typing import NDArray
+
+from service.batching import BatchLimits
+from service.bundle import Bundle, read_bundle, write_bundle
+from service.decision import Answered, Floor, Unknown
+from service.errors import BundleCorrupt, DunnoError, InputInvalid, RunFailed
+from service.inputs import InputLimits, Payload, create_decoder
+from service.prediction import Answer, Prediction, Predictor
+from service.runtimes import Runtime, RuntimeOptions, load_runtime
+from service.telemetry.metrics import Metrics
+
+LIMITS = InputLimits(max_rows=1000, max_picture_pixels=10_000, max_picture_side=1000)
+
+
+def predictor_of(bundle: Bundle, runtime: Runtime | None = None, max_rows: int = 4) -> Predictor:
+    manifest = bundle.manifest
+    return Predictor(
+        manifest.name,
+        bundle,
+        runtime=runtime or load_runtime("onnx", bundle, RuntimeOptions(threads=1, device="cpu")),
+        runtime_name="onnx",
+        decoder=create_decoder(bundle, LIMITS),
+        floor=Floor(),
+        limits=BatchLimits(max_rows=max_rows, max_queue_rows=100),
+        metrics=Metrics().of_model(manifest.name, manifest.version, manifest.labels),
+    )
+
+
+def as_json(*instances: object) -> Payload:
+    return Payload(json.dumps({"instances": instances}).encode(), "application/json")
+
+
+@asynccontextmanager
+async def running(predictor: Predictor) -> AsyncIterator[Predictor]:
+    predictor.start()
+    yield predictor
+    await predictor.close(PATIENCE_S)
+
+
+async def predict(predictor: Predictor, payload: Payload) -> Prediction:
+    with ThreadPoolExecutor(1) as decoders:
+        terms = predictor.judge.default_terms
+        return await predictor.predict(payload, terms, time.monotonic() + PATIENCE_S, decoders)
+
+
+def outcomes(rows: list[Answer | DunnoError]) -> list[object]:
+    return [row.verdict if isinstance(row, Answer) else type(row) for row in rows]
+
+
+@pytest.mark.anyio
+async def test_each_row_gets_its_verdict_or_its_error_in_its_place(tmp_path: Path) -> None:
+    async with running(predictor_of(fruit_bundle(tmp_path))) as predictor:
+        prediction = await predict(predictor, as_json([9, 0, 0], [1, 2], [0, 9, 0], "x", [1, 1, 1]))
+
+    assert outcomes(prediction.rows) == [
+        Answered("apple"),
+        InputInvalid,
+        Answered("pear"),
+        InputInvalid,
+        Unknown("low_confidence"),
+    ]
+
+
+@pytest.mark.anyio
+async def test_request_larger_than_a_batch_is_answered_in_order(tmp_path: Path) -> None:
+    rows = [[9, 0, 0], [0, 9, 0], [0, 0, 9]] * 7
+    async with running(predictor_of(fruit_bundle(tmp_path), max_rows=4)) as predictor:
+        prediction = await predict(predictor, as_json(*rows))
+
+    labels = [Answered("apple"), Answered("pear"), Answered("plum")] * 7
+    assert outcomes(prediction.rows) == labels
+
+
+@pytest.mark.anyio
+async def test_small_request_gets_its_turn_between_the_parts_of_a_large_one(
+    tmp_path: Path,
+) -> None:
+    async with running(predictor_of(fruit_bundle(tmp_path), max_rows=1)) as predictor:
+        large = asyncio.create_task(predict(predictor, as_json(*[[9, 0, 0]] * 90)))
+        await asyncio.sleep(0)
+        small = await predict(predictor, as_json([0, 9, 0]))
+        is_large_done = large.done()
+        await large
+
+    assert outcomes(small.rows) == [Answered("pear")]
+    assert not is_large_done
+
+
+@pytest.mark.anyio
+async def test_request_without_a_readable_row_fails_with_its_first_error(tmp_path: Path) -> None:
+    async with running(predictor_of(fruit_bundle(tmp_path))) as predictor:
+        with pytest.raises(InputInvalid, match=r"instances\[0\]"):
+            await predict(predictor, as_json([1, 2], "x"))
+
+
+@pytest.mark.anyio
+async def test_heavy_payload_is_decoded_off_the_event_loop(tmp_path: Path) -> None:
+    async with running(predictor_of(picture_bundle(tmp_path))) as predictor:
+        rows = [[[0] * 8] * 8] * 500
+        prediction = await predict(predictor, as_json(*rows))
+
+    assert outcomes(prediction.rows) == [Answered("dark")] * 500
+
+
+def test_the_same_verdicts_come_without_a_queue(tmp_path: Path) -> None:
+    predictor = predictor_of(fruit_bundle(tmp_path))
+
+    rows = predictor.predict_now(as_json(*[[9, 0, 0]] * 5, "x"), predictor.judge.default_terms)
+
+    assert outcomes(rows) == [Answered("apple")] * 5 + [InputInvalid]
+
+
+def test_row_for_which_the_model_returns_nan_fails_alone(tmp_path: Path) -> None:
+    predictor = predictor_of(fruit_bundle(tmp_path), NotANumberRuntime())
+
+    rows = predictor.predict_now(as_json([9, 0, 0], [POISON, 0, 0]), predictor.judge.default_terms)
+
+    assert outcomes(rows) == [Answered("apple"), RunFailed]
+
+
+def test_only_row_for_which_the_model_returns_nan_fails_the_request(tmp_path: Path) -> None:
+    predictor = predictor_of(fruit_bundle(tmp_path), NotANumberRuntime())
+
+    with pytest.raises(RunFailed, match="NaN"):
+        predictor.predict_now(as_json([POISON, 0, 0]), predictor.judge.default_terms)
+
+
+def test_runtime_that_loses_a_row_is_caught(tmp_path: Path) -> None:
+    predictor = predictor_of(fruit_bundle(tmp_path), ShortRuntime())
+
+    with pytest.raises(RunFailed, match="shape"):
+        predictor.assess(np.zeros((3, 3), np.float32))
+
+
+def replaced(bundle: Bundle, golden: bytes) -> Bundle:
+    contents = {"model.onnx": bundle.read("model.onnx"), "golden.npz": golden}
+    return write_bundle(
+        bundle.path,
+        contents,
+        lambda files: bundle.manifest.model_copy(update={"files": files}),
+    )
+
+
+def test_golden_rows_of_a_sound_bundle_pass(tmp_path: Path) -> None:
+    predictor_of(fruit_bundle(tmp_path)).check_golden_rows()
+
+
+@pytest.mark.parametrize("name", ["logits", "novelty_scores"])
+def test_bundle_whose_graph_returns_other_outputs_is_refused(tmp_path: Path, name: str) -> None:
+    bundle = fruit_bundle(tmp_path)
+    with np.load(bundle.path / "golden.npz") as arrays:
+        changed = {each: array + (0.1 if each == name else 0) for each, array in arrays.items()}
+
+    with pytest.raises(BundleCorrupt, match="other outputs than in training"):
+        predictor_of(replaced(bundle, npz_bytes(changed))).check_golden_rows()
+
+
+def test_bundle_without_golden_rows_is_refused(tmp_path: Path) -> None:
+    bundle = replaced(fruit_bundle(tmp_path), npz_bytes({"rows": np.zeros(3)}))
+
+    with pytest.raises(BundleCorrupt, match="no golden rows"):
+        predictor_of(bundle)
+
+
+def test_golden_rows_are_never_unpickled(tmp_path: Path) -> None:
+    stream = tmp_path / "evil.npz"
+    evil = np.array([{"a": 1}], dtype=object)
+    np.savez(stream, rows=evil, logits=evil, novelty_scores=evil)
+    bundle = replaced(fruit_bundle(tmp_path), stream.read_bytes())
+
+    with pytest.raises(BundleCorrupt, match="no golden rows"):
+        predictor_of(bundle)
+
+
+def test_every_batch_size_is_run_before_traffic(tmp_path: Path) -> None:
+    sizes: list[int] = []
+    bundle = fruit_bundle(tmp_path)
+    predictor = predictor_of(bundle, max_rows=6)
+    run = predictor.runtime.run
+
+    class Counting:
+        device = "cpu"
+        has_buckets = False
+
+        def run(self, rows: NDArray[np.generic]) -> object:
+            sizes.append(len(rows))
+            return run(rows)
+
+    predictor.runtime = Counting()  # type: ignore[assignment]
+    predictor.warm()
+
+    assert sizes == [1, 2, 4, 6]
+
+
+def test_bundle_reads_back_as_the_same_predictor(tmp_path: Path) -> None:
+    path = fruit_bundle(tmp_path).path
+
+    predictor_of(read_bundle(path)).check_golden_rows()
