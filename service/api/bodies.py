@@ -1,0 +1,91 @@
+"""ASGI messages -> one request body and its media type, within the limits."""
+
+import asyncio
+import contextlib
+from email.message import Message
+
+from starlette.types import Receive
+
+from service.api.middleware import Headers, header
+from service.errors import BodyTimedOut, BodyTooLarge, InputInvalid, MediaTypeUnsupported
+from service.inputs import Payload
+
+LINGER_S = 2.0
+"""So long the rest of a refused body is read and dropped: closing earlier would make the kernel
+reset the connection, and the caller lose the answer that says why."""
+
+CURL_DEFAULT = "application/x-www-form-urlencoded"
+
+
+class CallerGone(Exception):
+    """The caller hung up before the body was complete; nobody is there to be told."""
+
+
+async def read_payload(
+    headers: Headers, receive: Receive, max_bytes: int, timeout_s: float
+) -> Payload:
+    """Return the body of a request with what its headers say of it.
+
+    Raises:
+        BodyTooLarge: as soon as it is known, at best before a byte is read.
+        BodyTimedOut: if it is not complete after `timeout_s`.
+        MediaTypeUnsupported: if it is compressed.
+        CallerGone: if the caller hung up.
+    """
+    if header(headers, b"content-encoding") not in (b"", b"identity"):
+        raise MediaTypeUnsupported("Content-Encoding: expected none, got a compressed body")
+    declared = header(headers, b"content-length")
+    if declared.isdigit() and int(declared[:20]) > max_bytes:
+        raise BodyTooLarge("the body", max_bytes, "bytes")
+    try:
+        async with asyncio.timeout(timeout_s):
+            body = await _read_body(receive, max_bytes)
+    except TimeoutError:
+        raise BodyTimedOut(f"the body was not complete after {timeout_s:g} s") from None
+    media_type, parameters = parse_content_type(header(headers, b"content-type"))
+    if media_type in ("", CURL_DEFAULT) and body.lstrip()[:1] == b"{":
+        media_type = "application/json"  # what `curl -d '{...}'` means, whatever it says
+    return Payload(body, media_type, parameters)
+
+
+async def linger(receive: Receive) -> None:
+    """Drop the rest of a body until it ends, its caller hangs up, or it took long enough."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
+
+
+async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size_bytes = 0
+    has_more = True
+    while has_more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        chunk = message.get("body", b"")
+        size_bytes += len(chunk)
+        if size_bytes > max_bytes:
+            raise BodyTooLarge("the body", max_bytes, "bytes")
+        chunks.append(chunk)
+        has_more = message.get("more_body", False)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def parse_content_type(value: bytes) -> tuple[str, dict[str, str]]:
+    """Return the media type in lower case and its parameters.
+
+    Raises:
+        InputInvalid: if the header cannot be read.
+    """
+    text = value.decode("latin-1").strip()
+    if ";" not in text:
+        return text.lower(), {}
+    parsed = Message()
+    try:
+        parsed["content-type"] = text
+        parameters = parsed.get_params(failobj=[])
+    except (ValueError, LookupError):
+        raise InputInvalid("Content-Type", "a media type", repr(text[:40])) from None
+    return parsed.get_content_type(), {name.lower(): value for name, value in parameters[1:]}

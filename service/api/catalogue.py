@@ -1,0 +1,68 @@
+"""GET /models and /models/{model}: what is served, and what it promises."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from service.prediction import Catalogue, Predictor
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("")
+def list_models(request: Request) -> dict[str, Any]:
+    """Return every model that is served, in short."""
+    catalogue: Catalogue = request.app.state.catalogue
+    return {"models": [_short(catalogue.find(name)) for name in catalogue.names]}
+
+
+@router.get("/{model}")
+def describe_model(
+    request: Request, model: str, version: str | None = None, alias: str | None = None
+) -> dict[str, Any]:
+    """Return a model's versions, runtime, input, policy with its certified table, evaluation."""
+    catalogue: Catalogue = request.app.state.catalogue
+    predictor = catalogue.find(model, version, alias)
+    manifest = predictor.manifest
+    served = catalogue.served[model]
+    novelty = manifest.novelty
+    return {
+        **_short(predictor),
+        "versions": list(served.predictors),
+        "aliases": served.aliases,
+        "media_types": predictor.decoder.media_types,
+        "input": manifest.input.model_dump(mode="json"),
+        "calibration": manifest.calibration.model_dump(mode="json"),
+        "novelty_scores": [] if novelty is None else novelty.names,
+        "policy": {
+            **manifest.policy.model_dump(mode="json"),
+            "id": predictor.judge.policy_id,
+            "in_force": _terms(predictor),
+        },
+        "evaluation": manifest.evaluation and manifest.evaluation.model_dump(mode="json"),
+        "provenance": manifest.provenance.model_dump(mode="json"),
+    }
+
+
+def _short(predictor: Predictor) -> dict[str, Any]:
+    manifest = predictor.manifest
+    return {
+        "name": predictor.name,
+        "version": manifest.version,
+        "state": "available" if predictor.is_ready else "unavailable",
+        "description": manifest.description,
+        "kind": manifest.input.kind,
+        "labels": manifest.labels,
+        "runtime": predictor.runtime_name,
+        "device": predictor.runtime.device,
+    }
+
+
+def _terms(predictor: Predictor) -> dict[str, Any]:
+    terms = predictor.judge.default_terms
+    return {
+        "max_error": terms.max_error,
+        "min_confidence": terms.min_confidence,
+        "novelty_alpha": terms.novelty_alpha,
+        "guarantee": terms.guarantee,
+    }

@@ -1,0 +1,246 @@
+"""The hot path: POST /predict/{model} as plain ASGI, in front of FastAPI.
+
+The same route through a framework costs twice the time of everything else together (figures in
+`load_tests/README.md`). Here numbers never become Python objects and nothing is looked up twice.
+"""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.bodies import CallerGone, linger, read_payload
+from service.api.middleware import SAFE_HEADERS, request_id_of
+from service.api.options import Options, read_options
+from service.api.problems import (
+    MEDIA_TYPE,
+    OUTCOME,
+    headers_of,
+    problem,
+    problem_of,
+    status_of,
+)
+from service.api.schemas import encode
+from service.decision import Answered
+from service.errors import BodyTooLarge, ClientError, DunnoError
+from service.prediction import Answer, Catalogue, Prediction, Predictor
+from service.settings import Settings
+from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics
+
+PREFIX = "/predict/"
+WATCH_AFTER_S = 0.02
+"""After so long it is looked whether the caller is still there: most answers come sooner."""
+
+log = logging.getLogger(__name__)
+
+
+class Fastlane:
+    """Answers predict requests itself and leaves everything else to the app behind it."""
+
+    def __init__(
+        self, app: ASGIApp, catalogue: Catalogue, settings: Settings, metrics: Metrics
+    ) -> None:
+        self._app = app
+        self._catalogue = catalogue
+        self._settings = settings
+        self._nobody = RequestMetrics(metrics, UNKNOWN_MODEL, "")
+        self._inflight = metrics.inflight.labels("native")
+        self._decoders = ThreadPoolExecutor(settings.decode_threads, "dunno-decode")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; see the ASGI specification."""
+        if (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and scope["path"].startswith(PREFIX)
+        ):
+            await self.answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one predict request, whatever becomes of it."""
+        exchange = _Exchange(scope, send, self._nobody)
+        departure = _Departure(receive)
+        self._inflight.inc()
+        try:
+            await self._predict(exchange, receive, departure)
+        except BodyTooLarge as error:
+            await exchange.refuse_body(error, receive)
+        except DunnoError as error:
+            await exchange.refuse(error)
+        except CallerGone:
+            exchange.count("cancelled", is_ok=False)
+        except asyncio.CancelledError:
+            exchange.count("cancelled", is_ok=False)
+            if not departure.has_happened:
+                raise
+        except Exception:
+            log.exception("request failed", extra={"request_id": exchange.request_id})
+            await exchange.fail()
+        finally:
+            self._inflight.dec()
+        if self._settings.access_log:
+            exchange.log()
+
+    async def _predict(
+        self, exchange: "_Exchange", receive: Receive, departure: "_Departure"
+    ) -> None:
+        scope = exchange.scope
+        options = read_options(scope["query_string"])
+        name = scope["path"][len(PREFIX) :]
+        predictor = self._catalogue.find(name, options.version, options.alias)
+        exchange.metrics = predictor.metrics
+        terms = predictor.judge.terms(options.max_error, options.min_confidence)
+        payload = await read_payload(
+            scope["headers"],
+            receive,
+            self._settings.max_body_bytes,
+            self._settings.body_timeout_ms / 1000,
+        )
+        deadline_s = time.monotonic() + self._patience_s(options)
+        departure.watch()
+        try:
+            prediction = await predictor.predict(payload, terms, deadline_s, self._decoders)
+        finally:
+            departure.forget()
+        await exchange.respond(predictor, prediction, options)
+
+    def _patience_s(self, options: Options) -> float:
+        most_s = self._settings.deadline_ms / 1000
+        return most_s if options.deadline_s is None else min(options.deadline_s, most_s)
+
+    def close(self) -> None:
+        """Let go of the decoding threads."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+class _Exchange:
+    """One request and its response."""
+
+    def __init__(self, scope: Scope, send: Send, metrics: RequestMetrics) -> None:
+        self.scope = scope
+        self.request_id = request_id_of(scope["headers"])
+        self.metrics = metrics
+        self._send = send
+        self._started_s = time.perf_counter()
+        self._status = 0
+
+    async def respond(self, predictor: Predictor, prediction: Prediction, options: Options) -> None:
+        started_s = time.perf_counter()
+        body = encode(predictor, prediction, options, self.request_id)
+        encode_s = time.perf_counter() - started_s
+        stages = prediction.stages
+        observe = self.metrics.stages
+        observe["decode"].observe(stages.decode_s)
+        observe["queue"].observe(stages.queue_s)
+        observe["run"].observe(stages.run_s)
+        observe["decide"].observe(stages.decide_s)
+        observe["encode"].observe(encode_s)
+        timing = (
+            f"decode;dur={stages.decode_s * 1000:.3f}, queue;dur={stages.queue_s * 1000:.3f}, "
+            f"run;dur={stages.run_s * 1000:.3f}, decide;dur={stages.decide_s * 1000:.3f}"
+        )
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"server-timing", timing.encode()),
+        ]
+        await self._write(200, body, headers)
+        self.count(_outcome(prediction), is_ok=True)
+
+    async def refuse(self, error: DunnoError) -> None:
+        headers = [(b"content-type", MEDIA_TYPE), *headers_of(error)]
+        self._count_refusal(error)
+        await self._write(status_of(error), problem_of(error, self.request_id), headers)
+
+    async def refuse_body(self, error: BodyTooLarge, receive: Receive) -> None:
+        headers = [(b"content-type", MEDIA_TYPE), (b"connection", b"close")]
+        self._count_refusal(error)
+        body = problem_of(error, self.request_id)
+        await self._write(status_of(error), body, headers, has_more=True)
+        await linger(receive)
+        await self._send({"type": "http.response.body", "body": b""})
+
+    def _count_refusal(self, error: DunnoError) -> None:
+        if isinstance(error, ClientError):
+            self.metrics.count_input_rejection(type(error).__name__)
+        self.count(OUTCOME.get(status_of(error), "invalid"), is_ok=False)
+
+    async def fail(self) -> None:
+        self.count("error", is_ok=False)
+        body = problem(500, "internal", "a fault of ours; quote the request id", self.request_id)
+        await self._write(500, body, [(b"content-type", MEDIA_TYPE)])
+
+    def count(self, outcome: str, *, is_ok: bool) -> None:
+        seconds = time.perf_counter() - self._started_s
+        self.metrics.count_request(outcome, seconds, is_ok=is_ok)
+
+    def log(self) -> None:
+        log.info(
+            "request",
+            extra={
+                "request_id": self.request_id,
+                "path": self.scope["path"],
+                "status": self._status,
+                "seconds": round(time.perf_counter() - self._started_s, 6),
+            },
+        )
+
+    async def _write(
+        self,
+        status: int,
+        body: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        has_more: bool = False,
+    ) -> None:
+        self._status = status
+        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append((b"x-request-id", self.request_id.encode()))
+        headers += SAFE_HEADERS
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": has_more})
+
+
+class _Departure:
+    """Cancels the work of a caller who hangs up while waiting."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.has_happened = False
+        self._receive = receive
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """Begin to look, after a moment, for the caller of the current task to hang up."""
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
+
+    def forget(self) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _look(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.has_happened = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _outcome(prediction: Prediction) -> str:
+    answered = sum(
+        isinstance(row, Answer) and isinstance(row.verdict, Answered) for row in prediction.rows
+    )
+    if answered == len(prediction.rows):
+        return "answered"
+    return "mixed" if answered else "unknown"

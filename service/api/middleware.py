@@ -1,0 +1,53 @@
+"""What every response has in common: a request id, and headers that harm nobody."""
+
+import itertools
+import re
+import secrets
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+SAFE_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+_is_request_id = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}").fullmatch
+_process = secrets.token_hex(4)
+_numbers = itertools.count(1)
+
+
+def header(headers: Headers, name: bytes) -> bytes:
+    """Return the value of the first header of that lower-case name, or nothing."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return b""
+
+
+def request_id_of(headers: Headers) -> str:
+    """Return the caller's X-Request-ID if it is harmless, else a new one."""
+    came = header(headers, b"x-request-id")
+    return came.decode() if _is_request_id(came) else f"{_process}-{next(_numbers):x}"
+
+
+class RequestIds:
+    """Gives every response an X-Request-ID and the safe headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; see the ASGI specification."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+        added = [(b"x-request-id", request_id.encode()), *SAFE_HEADERS]
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *added]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

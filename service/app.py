@@ -1,0 +1,121 @@
+"""Composition root: the only module that knows every layer."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as RoutingException
+from starlette.types import ASGIApp
+
+from service import __version__
+from service.api import catalogue as catalogue_routes
+from service.api import native, probes
+from service.api.fastlane import Fastlane
+from service.api.middleware import RequestIds
+from service.api.problems import MEDIA_TYPE, headers_of, problem, problem_of, status_of
+from service.errors import DunnoError
+from service.prediction import Catalogue, load_catalogue
+from service.prediction.catalogue import runtime_threads
+from service.settings import Settings, usable_cores
+from service.telemetry.metrics import Metrics
+
+LAG_PERIOD_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Return the service with every model of the catalogue loaded, checked and warm.
+
+    Raises:
+        BundleError: naming the first bundle or setting of the catalogue that cannot be served.
+    """
+    metrics = Metrics()
+    versions = {"version": __version__, "onnxruntime": version("onnxruntime")}
+    metrics.describe_process(versions, runtime_threads(settings), usable_cores())
+    catalogue = load_catalogue(settings, metrics)
+    return compose(catalogue, settings, metrics)
+
+
+def compose(catalogue: Catalogue, settings: Settings, metrics: Metrics) -> ASGIApp:
+    """Return the service for a catalogue that is loaded but not started."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        catalogue.start()
+        lag = asyncio.create_task(_measure_lag(metrics))
+        gc.collect()
+        gc.freeze()  # what is loaded stays; collections need not walk it again
+        log.info("ready", extra={"models": catalogue.names})
+        yield
+        await catalogue.close(settings.drain_timeout_ms / 1000)
+        lag.cancel()
+        fastlane.close()
+        log.info("stopped")
+
+    app = FastAPI(
+        title="Dunno",
+        version=__version__,
+        description="A model server that knows when it does not know.",
+        lifespan=lifespan,
+    )
+    app.include_router(native.router)
+    app.include_router(catalogue_routes.router)
+    app.include_router(probes.router)
+    app.add_exception_handler(DunnoError, _refuse)
+    app.add_exception_handler(RoutingException, _refuse_route)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(Exception, _fail)
+    app.state.catalogue = catalogue
+    app.state.metrics = metrics
+    fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics)
+    app.state.fastlane = fastlane
+    return fastlane
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    while True:
+        started_s = time.perf_counter()
+        await asyncio.sleep(LAG_PERIOD_S)
+        late_s = time.perf_counter() - started_s - LAG_PERIOD_S
+        metrics.event_loop_lag.observe(max(0.0, late_s))
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope["state"]["request_id"])
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DunnoError)  # noqa: S101  registered for nothing else
+    headers = {name.decode(): value.decode() for name, value in headers_of(error)}
+    content = problem_of(error, _request_id(request))
+    return Response(content, status_of(error), headers, MEDIA_TYPE.decode())
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RoutingException)  # noqa: S101  registered for nothing else
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    content = problem(error.status_code, code, detail, _request_id(request))
+    return Response(content, error.status_code, error.headers, MEDIA_TYPE.decode())
+
+
+async def _refuse_parameters(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  registered for nothing else
+    first = error.errors()[0]
+    detail = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    content = problem(422, "option_invalid", detail, _request_id(request))
+    return Response(content, 422, media_type=MEDIA_TYPE.decode())
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    request_id = _request_id(request)
+    log.error("request failed", exc_info=error, extra={"request_id": request_id})
+    content = problem(500, "internal", "a fault of ours; quote the request id", request_id)
+    return Response(content, 500, media_type=MEDIA_TYPE.decode())
