@@ -1,0 +1,202 @@
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import fruit_bundle, write_catalogue
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from service.cli import main
+
+
+def dunno(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "basket.csv").write_text("sweet,sour,firm\n9,0,0\n1,1,1\n999,0,0\n")
+    (tmp_path / "review.txt").write_text("good good good")
+    (tmp_path / "basket.json").write_text('{"instances": [[0, 9, 0]]}')
+    np.save(tmp_path / "basket.npy", np.array([[0, 0, 9]]))
+    Image.new("L", (20, 20), 250).save(tmp_path / "sky.png")
+    (tmp_path / "notes.md").write_text("x")
+    return tmp_path
+
+
+def test_predict_prints_a_row_for_each_row(models: Path, files: Path) -> None:
+    result = dunno("predict", "fruit", files / "basket.csv", "--models", models, "--json")
+
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row.get("verdict") for row in rows] == ["answer", "dont_know", None]
+    assert "sweet: expected at most 100" in rows[2]["error"]["detail"]
+    assert result.exit_code == 1
+
+
+def test_predict_prints_a_table(models: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    result = dunno("predict", "fruit", files / "basket.csv", "--models", models)
+
+    assert re.search(r"basket\.csv.*0.*answer.*apple.*0\.9998", result.stdout)
+    assert re.search(r"basket\.csv.*1.*don't know.*low_confidence", result.stdout)
+    assert re.search(r"basket\.csv.*2.*error.*sweet", result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "label"),
+    [
+        ("fruit", "basket.json", "pear"),
+        ("fruit", "basket.npy", "plum"),
+        ("picture", "sky.png", "light"),
+        ("review", "review.txt", "positive"),
+    ],
+)
+def test_predict_reads_a_file_by_its_suffix(
+    models: Path, files: Path, model: str, file: str, label: str
+) -> None:
+    result = dunno("predict", model, files / file, "--models", models, "--json")
+
+    assert json.loads(result.stdout)["label"] == label
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [("notes.md", "expected a file ending in .png"), ("nowhere.csv", "a file that can be read")],
+)
+def test_predict_says_what_is_wrong_with_a_file(
+    models: Path, files: Path, file: str, expected: str
+) -> None:
+    result = dunno("predict", "fruit", files / file, "--models", models, "--json")
+
+    assert expected in json.loads(result.stdout)["error"]["detail"]
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("nuts",), "no model 'nuts'; served here: fruit, picture"),
+        (("fruit", "--max-error", "0.00001"), "0.001, 0.01, 0.05"),
+    ],
+)
+def test_predict_refuses_what_cannot_be_in_one_sentence(
+    models: Path, files: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    result = dunno("predict", *arguments, files / "basket.csv", "--models", models)
+
+    assert result.exit_code == 2
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_check_lists_models_settings_and_posture(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("DUNNO_HOST", "0.0.0.0")  # noqa: S104  this is what is warned of
+
+    result = dunno("check", "--models", models)
+
+    assert result.exit_code == 0
+    assert re.search(r"fruit.*onnx.*1\.0%.*certified", result.stdout)
+    assert "DUNNO_MAX_BATCH_ROWS=64" in result.stdout
+    assert "warning: listening on 0.0.0.0" in result.stdout
+    assert "all bundles match" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_corrupt_bundle_is_one_sentence_and_exit_code_two(tmp_path: Path, command: str) -> None:
+    (fruit_bundle(tmp_path).path / "model.onnx").write_bytes(b"rubbish")
+    write_catalogue(tmp_path, "fruit")
+
+    result = dunno(command, "--models", tmp_path)
+
+    assert result.exit_code == 2
+    assert "model.onnx: sha256 differs from the manifest" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_bad_setting_is_one_sentence_and_exit_code_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUNNO_PORT", "many")
+
+    result = dunno("serve")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dunno: DUNNO_PORT: ")
+
+
+def test_every_command_explains_itself() -> None:
+    overview = dunno("--help").stdout
+
+    for command in ("serve", "check", "predict", "train"):
+        assert command in overview
+        assert dunno(command, "--help").exit_code == 0
+
+
+@contextmanager
+def serving(models: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start a server of its own process and wait for its address."""
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+    with subprocess.Popen(  # noqa: S603  our own command
+        [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines = (re.search(r"running on http://([\d.:]+)", line) for line in process.stderr)
+        found = next((match for match in lines if match), None)
+        assert found, "the server did not start"
+        yield process, found.group(1)
+        process.terminate()
+
+
+def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(models: Path) -> None:
+    body = b'{"instances": [[9, 0, 0]]}'
+    head = (
+        b"POST /predict/fruit HTTP/1.1\r\nHost: x\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n"
+        b"Expect: 100-continue\r\n\r\n" % len(body)
+    )
+    with serving(models) as (process, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(head)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
+            process.send_signal(signal.SIGTERM)
+            _wait_until_refused(host, int(port))
+            connection.sendall(body)
+            answer = connection.recv(65_536)
+
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert process.wait(10) == 0
+
+
+def _wait_until_refused(host: str, port: int) -> None:
+    for _ in range(500):
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the server still listens after SIGTERM")
+
+
+def test_server_starts_in_time(models: Path) -> None:
+    started_s = time.monotonic()
+
+    with serving(models) as (process, _):
+        seconds = time.monotonic() - started_s
+        process.terminate()
+
+        assert process.wait(10) == 0
+    # Two seconds are promised on a quiet machine; ten leave room for a busy one.
+    assert seconds < 10
