@@ -15,9 +15,10 @@ from starlette.types import ASGIApp
 
 from service import __version__
 from service.api import catalogue as catalogue_routes
-from service.api import native, probes
+from service.api import probes
 from service.api.fastlane import Fastlane
 from service.api.middleware import RequestIds
+from service.api.native import add_predict
 from service.api.problems import MEDIA_TYPE, headers_of, problem, problem_of, status_of
 from service.errors import DunnoError
 from service.prediction import Catalogue, load_catalogue
@@ -65,17 +66,17 @@ def compose(catalogue: Catalogue, settings: Settings, metrics: Metrics) -> ASGIA
         description="A model server that knows when it does not know.",
         lifespan=lifespan,
     )
-    app.include_router(native.router)
     app.include_router(catalogue_routes.router)
     app.include_router(probes.router)
     app.add_exception_handler(DunnoError, _refuse)
     app.add_exception_handler(RoutingException, _refuse_route)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(Exception, _fail)
+    describe = app.openapi
+    app.openapi = lambda: app.openapi_schema or add_predict(describe())  # type: ignore[method-assign]
     app.state.catalogue = catalogue
     app.state.metrics = metrics
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics)
-    app.state.fastlane = fastlane
     return fastlane
 
 

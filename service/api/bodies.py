@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from email.message import Message
+from functools import lru_cache
 
 from starlette.types import Receive
 
@@ -73,6 +74,7 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+@lru_cache(maxsize=256)
 def parse_content_type(value: bytes) -> tuple[str, dict[str, str]]:
     """Return the media type in lower case and its parameters.
 

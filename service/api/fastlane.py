@@ -51,16 +51,14 @@ class Fastlane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the ASGI specification."""
-        if (
-            scope["type"] == "http"
-            and scope["method"] == "POST"
-            and scope["path"].startswith(PREFIX)
-        ):
-            await self.answer(scope, receive, send)
-        else:
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self._app(scope, receive, send)
+        elif scope["method"] != "POST":
+            await _Exchange(scope, send, self._nobody).refuse_method()
+        else:
+            await self._answer(scope, receive, send)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one predict request, whatever becomes of it."""
         exchange = _Exchange(scope, send, self._nobody)
         departure = _Departure(receive)
@@ -167,6 +165,11 @@ class _Exchange:
         if isinstance(error, ClientError):
             self.metrics.count_input_rejection(type(error).__name__)
         self.count(OUTCOME.get(status_of(error), "invalid"), is_ok=False)
+
+    async def refuse_method(self) -> None:
+        detail = f"{self.scope['method']} {self.scope['path']}: only POST predicts"
+        body = problem(405, "method_not_allowed", detail, self.request_id)
+        await self._write(405, body, [(b"content-type", MEDIA_TYPE), (b"allow", b"POST")])
 
     async def fail(self) -> None:
         self.count("error", is_ok=False)

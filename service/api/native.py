@@ -1,11 +1,9 @@
-"""POST /predict/{model} for OpenAPI and for whoever comes past the fast lane."""
+"""POST /predict/{model} as OpenAPI describes it; `fastlane.py` is what answers."""
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from starlette.types import Receive, Scope, Send
+from pydantic.json_schema import models_json_schema
 
-from service.api.fastlane import Fastlane
 from service.api.options import OPTIONS
 from service.api.schemas import PredictResponse, Problem
 from service.inputs.images import FORMATS
@@ -47,53 +45,51 @@ _PARAMETERS = [
         for name, text in OPTIONS.items()
     ),
 ]
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": text,
-        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-    }
-    for status, text in {
-        400: "The payload is not what the model expects; `detail` names the place.",
-        404: "No such model, version or alias.",
-        408: "The body did not arrive in time.",
-        413: "A cap on bytes, pixels or rows was passed.",
-        415: "A body kind that the model does not take.",
-        422: "A query parameter is out of bounds.",
-        429: "The model's queue is full; see Retry-After.",
-        500: "A fault of ours.",
-        503: "The server is stopping; see Retry-After.",
-        504: "The answer would have come after the deadline.",
-    }.items()
+_PROBLEMS = {
+    400: "The payload is not what the model expects; `detail` names the place.",
+    404: "No such model, version or alias.",
+    408: "The body did not arrive in time.",
+    413: "A cap on bytes, pixels or rows was passed.",
+    415: "A body kind that the model does not take.",
+    422: "A query parameter is out of bounds.",
+    429: "The model's queue is full; see Retry-After.",
+    500: "A fault of ours.",
+    503: "The server is stopping; see Retry-After.",
+    504: "The answer would have come after the deadline.",
 }
+_DESCRIPTION = """Return calibrated probabilities and a verdict for each row of the body.
+
+A "don't know" is status 200: it is an answer. In a request of several rows a bad row has its error
+in its place; if every row is bad the status is 4xx."""
 
 
-class _FromFastlane(Response):
-    """A response that the fast lane writes itself."""
+def add_predict(document: dict[str, Any]) -> dict[str, Any]:
+    """Add the hot route and its schemas to an OpenAPI document."""
+    _, schemas = models_json_schema(
+        [(PredictResponse, "serialization"), (Problem, "serialization")],
+        ref_template="#/components/schemas/{model}",
+    )
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+    document["paths"]["/predict/{model}"] = {
+        "post": {
+            "tags": ["predict"],
+            "summary": "Predict",
+            "description": _DESCRIPTION,
+            "operationId": "predict",
+            "parameters": _PARAMETERS,
+            "requestBody": {"required": True, "content": _BODIES},
+            "responses": {
+                "200": _response("A verdict or an error for each row.", "application/json"),
+                **{
+                    str(status): _response(text, "application/problem+json", "Problem")
+                    for status, text in _PROBLEMS.items()
+                },
+            },
+        }
+    }
+    return document
 
-    def __init__(self, fastlane: Fastlane) -> None:
-        super().__init__()
-        self._fastlane = fastlane
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._fastlane.answer(scope, receive, send)
-
-
-router = APIRouter(tags=["predict"])
-
-
-@router.post(
-    "/predict/{model}",  # noqa: FAST003  the fast lane reads the name
-    response_model=PredictResponse,
-    responses=_PROBLEMS,
-    openapi_extra={
-        "parameters": _PARAMETERS,
-        "requestBody": {"required": True, "content": _BODIES},
-    },
-)
-def predict(request: Request) -> Response:
-    """Return calibrated probabilities and a verdict for each row of the body.
-
-    A "don't know" is status 200: it is an answer. In a request of several rows a bad row has its
-    error in its place; if every row is bad the status is 4xx.
-    """
-    return _FromFastlane(request.app.state.fastlane)
+def _response(text: str, media_type: str, schema: str = "PredictResponse") -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{schema}"}
+    return {"description": text, "content": {media_type: {"schema": reference}}}

@@ -22,16 +22,15 @@ class OnnxRuntime:
         graph = bundle.manifest.graph
         self._input_name = graph.input.name
         self._output_names = [tensor.name for tensor in graph.outputs]
-        self._session = _create_session(bundle, options)
+        providers = _providers(options.device)
+        self._session = _create_session(bundle, options.threads, providers)
         on_cuda = self._session.get_providers()[0] == "CUDAExecutionProvider"
         self.device = "cuda" if on_cuda else "cpu"
         self.has_buckets = on_cuda
-        if options.device != "cpu" and not on_cuda:
-            wanted = options.device == "cuda"
-            log.log(
-                logging.WARNING if wanted else logging.DEBUG,
-                "no CUDA device or provider; running on the CPU",
-                extra={"model": bundle.manifest.name},
+        if not on_cuda and (options.device == "cuda" or "CUDAExecutionProvider" in providers):
+            log.warning(
+                "CUDA was asked for and cannot be used; running on the CPU",
+                extra={"model": bundle.manifest.name, "providers": providers},
             )
 
     def run(self, rows: NDArray[np.generic]) -> Outputs:
@@ -44,18 +43,18 @@ class OnnxRuntime:
         )
 
 
-def _create_session(bundle: Bundle, options: RuntimeOptions) -> onnxruntime.InferenceSession:
+def _create_session(
+    bundle: Bundle, threads: int, providers: list[str]
+) -> onnxruntime.InferenceSession:
     session_options = onnxruntime.SessionOptions()
-    session_options.intra_op_num_threads = options.threads
+    session_options.intra_op_num_threads = threads
     session_options.inter_op_num_threads = 1
     session_options.log_severity_level = 3
     # Spinning threads would eat the CPU quota of the container between requests.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = bundle.read(MODEL)
     try:
-        return onnxruntime.InferenceSession(
-            content, session_options, providers=_providers(options.device)
-        )
+        return onnxruntime.InferenceSession(content, session_options, providers=providers)
     except Exception as error:
         # ONNX Runtime's exceptions share no base class but Exception.
         message = f"{bundle.path / MODEL}: ONNX Runtime cannot load it ({type(error).__name__})"

@@ -125,4 +125,22 @@ def test_openapi_describes_the_hot_route(client: httpx.Client) -> None:
     bodies = route["requestBody"]["content"]
     assert {"application/json", "image/png", "text/csv", "text/plain"} <= bodies.keys()
     assert {"200", "400", "404", "413", "422", "429", "504"} <= route["responses"].keys()
+    assert "/models/{model}" in client.get("/openapi.json").json()["paths"]
     assert client.get("/docs").status_code == 200
+
+
+@pytest.mark.anyio
+async def test_defect_behind_any_route_is_a_problem_with_an_id() -> None:
+    class Broken(Metrics):
+        def exposition(self) -> bytes:
+            raise RuntimeError("secret")
+
+    app = compose(Catalogue({}), Settings(), Broken())
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.get("/metrics")
+
+    assert response.status_code == 500
+    assert response.json()["type"] == "urn:dunno:internal"
+    assert "secret" not in response.text

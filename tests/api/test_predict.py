@@ -270,6 +270,9 @@ PROBLEMS = [
         "/predict/fruit?top_k=1&top_k=2", {}, b"{}", 422, "option_invalid", "one value", id="twice"
     ),
     pytest.param(
+        "/predict/fruit?deadline_ms=soon", {}, b"{}", 422, "option_invalid", "soon", id="soon"
+    ),
+    pytest.param(
         "/predict/fruit?max_error=nan", {}, b"{}", 422, "option_invalid", "max_error", id="nan"
     ),
     pytest.param(
