@@ -18,6 +18,9 @@ from service.errors import ManifestInvalid
 FORMAT: Literal[1] = 1
 """Version of the manifest's own layout; a reader refuses any other."""
 
+_DESCRIBING = (".md", ".png")
+"""Files that only describe: a corrected card is no other policy."""
+
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -413,7 +416,11 @@ class Manifest(Section):
         content = json.dumps(
             {
                 **self.model_dump(mode="json", include=deciding),
-                "files": {name: file.sha256 for name, file in self.files.items()},
+                "files": {
+                    name: file.sha256
+                    for name, file in self.files.items()
+                    if not name.endswith(_DESCRIBING)
+                },
             },
             sort_keys=True,
         )

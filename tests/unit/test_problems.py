@@ -9,7 +9,8 @@ def descendants(base: type[DunnoError]) -> list[type[DunnoError]]:
     return [base, *(each for child in base.__subclasses__() for each in descendants(child))]
 
 
-FAILURES = descendants(DunnoError)
+# Training has failures of its own, which no request ever meets.
+FAILURES = [each for each in descendants(DunnoError) if each.__module__ == errors.__name__]
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
