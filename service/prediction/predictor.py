@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from service.batching import Batcher, BatchLimits
 from service.bundle import Bundle, Manifest
+from service.bundle.manifest import Reference
 from service.decision import Answered, Assessment, Floor, Judge, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, RunFailed
 from service.inputs import Decoded, Decoder, Payload
 from service.runtimes import Runtime
+from service.telemetry.drift import Drift
 from service.telemetry.metrics import ModelMetrics
 
 GOLDEN = "golden.npz"
@@ -95,6 +97,8 @@ class Predictor:
         self._limits = limits
         self._batcher: Batcher[Assessment] = Batcher(self.assess, limits, metrics)
         metrics.threshold.set(self.judge.default_terms.min_confidence)
+        if self.manifest.reference is not None:
+            metrics.watch_drift(_drift(self.manifest.reference, self.manifest.labels))
 
     @property
     def is_ready(self) -> bool:
@@ -242,6 +246,14 @@ def _in_place(
     if isinstance(rows[0], DunnoError) and not any(isinstance(row, Answer) for row in rows):
         raise rows[0]
     return rows
+
+
+def _drift(reference: Reference, labels: Sequence[str]) -> Drift:
+    return Drift(
+        reference.confidence.shares,
+        None if reference.novelty_p is None else reference.novelty_p.shares,
+        [reference.labels[label] for label in labels],
+    )
 
 
 def _read_golden(bundle: Bundle) -> _Golden:

@@ -14,6 +14,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service.telemetry.drift import ALARM, Drift
+
 UNKNOWN_MODEL = "_unknown"
 MAX_COUNTED_LABELS = 100
 OUTCOMES = (
@@ -125,6 +127,24 @@ class Metrics:
             "Novelty p-value, uniform on familiar rows.",
             by_version,
             buckets=_P_VALUES,
+            registry=registry,
+        )
+        self.drift_distance = Gauge(
+            "dunno_drift_distance_ratio",
+            "Total variation distance of the last rows to the reference profile, 0 to 1.",
+            (*by_version, "signal"),
+            registry=registry,
+        )
+        self.drift_evidence = Gauge(
+            "dunno_drift_evidence_ratio",
+            "Capital of the bet that novelty p-values are not uniform; starts at 1.",
+            by_version,
+            registry=registry,
+        )
+        self.drift_alarms = Counter(
+            "dunno_drift_alarms",
+            f"Times that capital passed {ALARM:g}.",
+            by_version,
             registry=registry,
         )
         self.threshold = Gauge(
@@ -276,6 +296,8 @@ class ModelMetrics(RequestMetrics):
 
     def __init__(self, metrics: Metrics, model: str, version: str, labels: tuple[str, ...]) -> None:
         super().__init__(metrics, model, version)
+        self._metrics = metrics
+        self._names = (model, version)
         self._answered = metrics.predictions.labels(model, version, "answer", "none")
         self._unknown = {
             reason: metrics.predictions.labels(model, version, "dont_know", reason)
@@ -288,6 +310,8 @@ class ModelMetrics(RequestMetrics):
         ]
         self._confidence = metrics.confidence.labels(model, version)
         self._novelty = metrics.novelty.labels(model, version)
+        self._drift: Drift | None = None
+        self._drift_alarms = metrics.drift_alarms.labels(model, version)
         self.threshold = metrics.threshold.labels(model, version)
         self._batch_rows = metrics.batch_rows.labels(model)
         self._batch_wait = metrics.batch_wait.labels(model)
@@ -300,6 +324,15 @@ class ModelMetrics(RequestMetrics):
             cause: metrics.rejections.labels(model, cause) for cause in REJECTION_CAUSES
         }
         self._last_success = metrics.model_last_success.labels(model)
+
+    def watch_drift(self, drift: Drift) -> None:
+        """Let `drift` see every row from now on; its signals are computed when scraped."""
+        self._drift = drift
+        for signal, window in drift.windows.items():
+            gauge = self._metrics.drift_distance.labels(*self._names, signal)
+            gauge.set_function(window.distance)
+        evidence = self._metrics.drift_evidence.labels(*self._names)
+        evidence.set_function(lambda: drift.martingale.capital)
 
     def count_batch(self, rows: int, padded_rows: int, cause: str, wait_s: float) -> None:
         """Count a batch that closed."""
@@ -334,10 +367,14 @@ class ModelMetrics(RequestMetrics):
         """
         for reason in reasons:
             (self._answered if reason is None else self._unknown[reason]).inc()
-        for label, value in zip(best.tolist(), confidence.tolist(), strict=True):
+        labels, confidences = best.tolist(), confidence.tolist()
+        p_values = None if novelty_p is None else novelty_p.tolist()
+        for label, value in zip(labels, confidences, strict=True):
             if self._labels:
                 self._labels[label].inc()
             self._confidence.observe(value)
-        if novelty_p is not None:
-            for value in novelty_p.tolist():
-                self._novelty.observe(value)
+        for value in p_values or ():
+            self._novelty.observe(value)
+        if self._drift is not None:
+            alarms = self._drift.see(labels, confidences, p_values)
+            self._drift_alarms.inc(alarms)

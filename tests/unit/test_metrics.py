@@ -1,6 +1,7 @@
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.telemetry.drift import Drift
 from service.telemetry.metrics import MAX_COUNTED_LABELS, Metrics
 
 
@@ -64,3 +65,18 @@ def test_process_is_described() -> None:
     assert found["dunno_runtime_threads", ""] == 3
     assert found["dunno_cpu_quota_cores", ""] == 1.5
     assert ("process_resident_memory_bytes", "") in found
+
+
+def test_drift_is_measured_once_it_is_watched() -> None:
+    metrics = Metrics()
+    model = metrics.of_model("wine", "1", ("red", "white"))
+    model.watch_drift(Drift([0.5, 0.5], [0.5, 0.5], [1.0, 0.0]))
+
+    for _ in range(1000):
+        model.count_verdicts([None], np.array([1]), np.array([0.9]), np.array([0.0001]))
+
+    found = samples(metrics)
+    assert found["dunno_drift_distance_ratio", "label"] == 1
+    assert found["dunno_drift_distance_ratio", "novelty"] == 0.5
+    assert found["dunno_drift_alarms_total", ""] > 0
+    assert found["dunno_drift_evidence_ratio", ""] >= 1
