@@ -9,6 +9,8 @@ from training.recipe import Split
 from training.recipes import imdb
 
 find = re.compile(imdb.TOKEN_PATTERN).findall
+# Two negative reviews of each of as many films as there are runs, then two positive ones.
+PLACES = np.tile(np.repeat((np.arange(imdb.RUNS) + 0.5) / imdb.RUNS, 2), 2)
 
 
 def reviews(prefix: str, count: int) -> Reviews:
@@ -45,36 +47,55 @@ def test_straight_and_curly_apostrophes_read_the_same() -> None:
 
 
 def test_no_text_stands_in_two_splits() -> None:
-    train, test = reviews("train", 40), reviews("test", 20)
-    doubled = Reviews(train.texts + train.texts[:4], np.append(train.targets, train.targets[:4]))
-    leaking = Reviews(test.texts + train.texts[:3], np.append(test.targets, train.targets[:3]))
+    train, test = reviews("train", 200), reviews("test", 20)
+    texts = [*train.texts[:98], *train.texts[:2], *train.texts[100:]]  # two stand twice
+    leaking = Reviews(test.texts + texts[:3], np.append(test.targets, train.targets[:3]))
 
-    parts = imdb.split_reviews(doubled, leaking, validation_rows=6, calibration_rows=10)
+    parts = imdb.split_reviews(Reviews(texts, train.targets), leaking, PLACES)
 
-    assert {name: len(part.texts) for name, part in parts.items()} == {
-        "validation": 6,
-        "calibration": 10,
-        "train": 24,
-        "test": 20,
+    assert sum(len(part.texts) for part in parts.values()) == 198 + 20
+    assert len({text for part in parts.values() for text in part.texts}) == 198 + 20
+
+
+def test_splits_take_their_shares_of_both_labels() -> None:
+    parts = imdb.split_reviews(reviews("train", 200), reviews("test", 20), PLACES)
+
+    counts = {name: np.bincount(part.targets).tolist() for name, part in parts.items()}
+    assert counts == {
+        "train": [70, 70],
+        "validation": [10, 10],
+        "calibration": [20, 20],
+        "test": [10, 10],
     }
-    assert len({text for part in parts.values() for text in part.texts}) == 60
 
 
-def test_labels_have_equal_shares_in_every_split() -> None:
-    parts = imdb.split_reviews(reviews("a", 40), reviews("b", 20), 6, 10)
+def test_reviews_of_one_film_share_a_split() -> None:
+    train = reviews("train", 200)
 
-    assert all(part.targets.mean() == 0.5 for part in parts.values())
+    parts = imdb.split_reviews(train, reviews("test", 20), PLACES)
+
+    split_by_text = {text: name for name, part in parts.items() for text in part.texts}
+    splits = np.array([split_by_text[text] for text in train.texts])
+    films = splits.reshape(2, imdb.RUNS, 2).transpose(1, 0, 2).reshape(imdb.RUNS, 4)
+    assert (films == films[:, :1]).all()
+
+
+def test_film_places_put_both_labels_into_one_line() -> None:
+    places = imdb.film_places()
+
+    negative, positive = places[: imdb.LABEL_ROWS], places[imdb.LABEL_ROWS :]
+    assert (places.min(), places.max() < 1) == (0, True)
+    assert negative[2941] == positive[9766]  # the same film
+    assert (np.diff(negative[:3960]) > 0).all()
 
 
 def test_targets_follow_their_texts_into_the_splits() -> None:
-    train = reviews("train", 40)
+    train = reviews("train", 200)
     target_by_text = dict(zip(train.texts, train.targets.tolist(), strict=True))
 
-    parts = imdb.split_reviews(train, reviews("test", 20), 6, 10)
+    chosen = imdb.split_reviews(train, reviews("test", 20), PLACES)["calibration"]
 
-    chosen = parts["train"]
     assert chosen.targets.tolist() == [target_by_text[text] for text in chosen.texts]
-    assert chosen.texts != sorted(chosen.texts)
 
 
 def test_vocabulary_is_ordered_by_spread_and_leaves_rare_words_out() -> None:
@@ -84,8 +105,8 @@ def test_vocabulary_is_ordered_by_spread_and_leaves_rare_words_out() -> None:
 
 
 def test_weights_lean_towards_the_label_of_a_word_and_of_a_pair() -> None:
-    texts = [[2, 4, 5, 6], [3, 4, 6, 5]] * 10  # 2 and 5-6: negative; 3 and 6-5: positive
-    train = Split(rows_of(*texts), np.array([0, 1] * 10))
+    # 2 and 5-6: negative; 3 and 6-5: positive. Sorted by label, as the archive is.
+    train = Split(rows_of(*[[2, 4, 5, 6]] * 40, *[[3, 4, 6, 5]] * 40), np.repeat([0, 1], 40))
 
     weights, kept = imdb.fit_weights(train, tokens=7)
     logits = imdb.ngram_graph(weights)(rows_of([2], [3], [5, 6], [6, 5]))["logits"].numpy()
@@ -95,12 +116,14 @@ def test_weights_lean_towards_the_label_of_a_word_and_of_a_pair() -> None:
     assert kept == 10  # five pairs and triples of each of the two texts
 
 
-def test_rare_ngrams_have_no_weight() -> None:
-    train = Split(rows_of([2, 3], [4, 5], [2, 3], [4, 5], [2, 4]), np.array([0, 1, 0, 1, 0]))
+def test_ngrams_of_one_film_alone_have_no_weight() -> None:
+    film = [[2, 3]] * imdb.NEIGHBOURS
+    others = [[4, 5]] * 4 * imdb.NEIGHBOURS
+    train = Split(rows_of(*film, *others), np.repeat([0, 1], [len(film), len(others)]))
 
     _, kept = imdb.fit_weights(train, tokens=6)
 
-    assert kept == 0
+    assert kept == 1  # the pair 4-5
 
 
 def test_multi_hot_marks_each_word_once_and_rare_ones_together() -> None:

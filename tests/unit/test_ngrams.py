@@ -67,7 +67,7 @@ def expected_margin(
         found = [weight_by_code[code] for code in codes if code in weight_by_code]
         total += emphasis * sum(found)
         evidence += emphasis * len(found)
-    return float(UNIT * total / np.sqrt(max(evidence, 1)) + BIAS)
+    return float(UNIT * total / np.sqrt(evidence + ngrams.PRIOR_EVIDENCE) + BIAS)
 
 
 def test_graph_agrees_with_numpy_on_random_ids(
@@ -79,6 +79,14 @@ def test_graph_agrees_with_numpy_on_random_ids(
 
     expected = [expected_margin(row, weights, weight_by_code) for row in rows]
     np.testing.assert_allclose(margin[:, 0], expected, rtol=1e-5)  # float32 against float64
+
+
+def test_few_words_convince_less_than_many(weights: ngrams.Weights) -> None:
+    layer = ngrams.NgramMargin(ngrams.Weights(weights.tokens, EMPTY, UNIT, 0.0))
+
+    margin, _ = outputs_of(layer, np.array([[2] * 3 + [0] * 297, [2] * 300], np.int32))
+
+    assert abs(margin[1, 0]) > 10 * abs(margin[0, 0])
 
 
 def test_padding_does_not_change_the_outputs(layer: ngrams.NgramMargin) -> None:
@@ -178,7 +186,7 @@ def test_slot_keeps_a_weight_within_its_rounding(weight: float) -> None:
 
     margin, _ = outputs_of(layer, np.array([[2, 3]], np.int32))
 
-    stored = margin[0, 0] * np.sqrt(3)  # beside its two tokens it is one of three things found
+    stored = margin[0, 0] * np.sqrt(3 + ngrams.PRIOR_EVIDENCE)  # two tokens and their pair
     assert abs(stored - weight) <= np.sqrt(abs(weight)) + 0.3  # half a step of the root
 
 
@@ -187,7 +195,7 @@ def test_code_without_a_slot_finds_nothing() -> None:
 
     margin, novelty = outputs_of(layer, np.array([[2, 3, 4]], np.int32))
 
-    assert margin[0, 0] == pytest.approx(3 / np.sqrt(3))
+    assert margin[0, 0] == pytest.approx(3 / np.sqrt(3 + ngrams.PRIOR_EVIDENCE))
     assert novelty.tolist() == [[0.0, 1.0]]
 
 

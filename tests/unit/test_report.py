@@ -1,0 +1,99 @@
+"""The model card says what was measured, and what was not reached."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_toys import load, toy_recipe
+
+from service.bundle.manifest import Baseline, Graph, Manifest, Provenance, Tensor
+from training import evaluate
+from training.calibrate import Calibrated, calibrate
+from training.recipe import Picture, Scores
+from training.report import model_card
+
+
+def scores(n: int, skill: float) -> Scores:
+    """Three labels, the right one ahead by `skill` on average."""
+    rng = np.random.default_rng(n)
+    targets = rng.integers(0, 3, n)
+    logits = rng.normal(size=(n, 3))
+    logits[np.arange(n), targets] += skill
+    energy = -np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return Scores(logits.astype(np.float32), energy.astype(np.float32), targets)
+
+
+def manifest_of(parts: Calibrated, test: Scores) -> Manifest:
+    judged = parts.judge(test)
+    evaluation = evaluate.evaluate(
+        judged, evaluate.answers(judged, parts.policy), parts.policy, split="test", seed=1
+    )
+    lecture = Baseline(
+        name="lecture net", accuracy=evaluate.share(70, 100), nll=0.9, ece=0.1, aurc=0.2
+    )
+    recipe, data = toy_recipe(), load(Path())
+    return Manifest(
+        name="toy",
+        version="1",
+        description=recipe.description,
+        labels=recipe.labels,
+        input=data.input,
+        files={},
+        graph=Graph(
+            input=Tensor(name="rows", dtype="float32", shape=(2,)),
+            outputs=(
+                Tensor(name="logits", dtype="float32", shape=(3,)),
+                Tensor(name="novelty_scores", dtype="float32", shape=(1,)),
+            ),
+        ),
+        calibration=parts.calibration,
+        novelty=parts.novelty,
+        conformal=parts.conformal,
+        policy=parts.policy,
+        reference=parts.reference,
+        evaluation=evaluation.model_copy(update={"baselines": (lecture,)}),
+        provenance=Provenance(
+            recipe="toy",
+            network="dense 8",
+            seed=5,
+            data_sha256={"blobs": "0" * 64},
+            libraries={"numpy": "2"},
+            commit="unknown",
+            created="2026-01-01T00:00:00+00:00",
+            seconds=3,
+            machine="2 cores, x86-64",
+        ),
+    )
+
+
+def card(skill: float) -> str:
+    recipe = toy_recipe()
+    parts = calibrate(recipe, scores(1_500, skill), scores(2_000, skill), "drawn rows")
+    pictures = {"one.png": Picture(title="One", png=b"")}
+    manifest = manifest_of(parts, scores(1_000, skill))
+    return model_card(recipe, load(Path()), {"parameters": "51"}, manifest, pictures)
+
+
+def test_card_puts_the_lecture_beside_our_model() -> None:
+    lines = card(skill=4).splitlines()
+
+    assert "|  | this model | lecture net |" in lines
+    accuracy = next(line for line in lines if line.startswith("| accuracy"))
+    assert "70.00% [" in accuracy
+
+
+def test_card_puts_realised_risk_beside_the_certified_one() -> None:
+    written = card(skill=4)
+
+    assert "| risk | threshold | answered | errors | test: answered | test: error |" in written
+    assert "| 5.0% |" in written
+    assert "inputs like these: drawn rows" in written
+
+
+def test_card_says_when_nothing_could_be_certified() -> None:
+    assert "No risk could be certified" in card(skill=0.1)
+
+
+@pytest.mark.parametrize("words", ["![One](one.png)", "- It is a toy.", "dunno train toy", "51"])
+def test_card_shows(words: str) -> None:
+    assert words in card(skill=4)

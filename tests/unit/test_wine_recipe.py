@@ -1,0 +1,43 @@
+"""The wine recipe, on made-up measurements."""
+
+import numpy as np
+import pytest
+
+from training.recipe import Split
+from training.recipes import wine
+
+
+@pytest.fixture
+def split() -> Split:
+    """Two clouds of eleven measurements; every third row stands there twice."""
+    rng = np.random.default_rng(0)
+    targets = np.arange(600) % 2
+    rows = rng.normal(5, 1, (600, 11)) + targets[:, None]
+    twice = np.concatenate([rows, rows[::3]]).astype(np.float32)
+    return Split(twice, np.concatenate([targets, targets[::3]]))
+
+
+def test_equal_measurements_share_a_fold(split: Split) -> None:
+    folds = wine.folds_of(split.rows, split.targets)
+
+    assert np.array_equal(folds[600:], folds[:600:3])
+    assert set(folds) == set(range(wine.FOLDS))
+
+
+def test_quality_does_not_part_equal_measurements(split: Split) -> None:
+    quality = np.arange(len(split.rows), dtype=np.float32)[:, None]
+    rows = np.concatenate([split.rows, quality], axis=1)
+
+    folds = wine.folds_of(rows, split.targets)
+
+    assert np.array_equal(folds[600:], folds[:600:3])
+
+
+def test_graph_decides_as_the_machine_that_was_fitted(split: Split) -> None:
+    scaler, machine = wine.fit_machine(split)
+
+    logits = np.asarray(wine.machine_graph(scaler, machine)(split.rows)["logits"])
+
+    expected = machine.decision_function(scaler.transform(split.rows))
+    # Rows and standard scores are float32 in the graph, double in the machine.
+    assert logits[:, 1] - logits[:, 0] == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,218 @@
+"""Word n-grams as features, the same integers in numpy (for fitting) and inside the graph.
+
+    token ids --Horner--> code of each bigram and trigram --> bucket --> the slot with its
+    fingerprint --> weight;  the weights of all tokens and n-grams of a row, summed --> margin
+
+A bucket has four slots of a fingerprint and a weight. An n-gram that training did not keep finds
+no slot and adds nothing (bar one in 200 that meets its fingerprint by chance), so the share of
+bigrams without a slot tells how foreign a text is. Plain hashing has no fingerprints: there
+every unknown n-gram adds some other one's weight, which costs 0.8 points of accuracy on IMDB with
+2^20 weights and 0.4 with 2^21 (19,904 reviews, five random folds).
+
+Each occurrence counts. Binary features, the custom for naive Bayes weights, would need a sort in
+the graph and are no better here (92.10 % against 92.13 % in the same folds). In the last twentieth
+of a row it counts twice, for there stands the verdict: the area under the risk-coverage curve
+falls from 0.0194 to 0.0185 (24,904 reviews, five folds cut between films).
+
+All tokens of a batch are judged as one long line, so that padding costs nothing; sums are of
+integers, so that a row's outputs do not depend on its neighbours by as much as a bit.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from service.inputs.texts import PAD_ID, UNKNOWN_ID
+
+BUCKETS = 2**18
+SLOTS = 4  # in a bucket
+FINGERPRINTS = 255  # 1..255 in a byte; 0 marks an empty slot
+CODES = BUCKETS * FINGERPRINTS
+PRIME = 2**31 - 1
+MULTIPLIER = 1_299_709_117  # any large number below PRIME; products stay below 2^63
+NO_CODE = -1
+NO_SLOT = -1
+
+LARGEST_ROOT = 127
+LARGEST_WEIGHT = LARGEST_ROOT**2
+"""A slot keeps the signed root of its weight, plus `LARGEST_ROOT`, in a byte: most weights are
+small and some large. Kept in proportion, two thirds of them round to zero."""
+
+PLAIN = 1
+EMPHASISED = 2
+END = 20  # the last twentieth of a row is emphasised
+# Added to the evidence of every row, or three words would convince as much as three hundred. Full
+# reviews lose 0.0002 of area under the risk-coverage curve; of their first five words alone 15 %
+# are answered instead of 39 %, and 16 % of these wrongly instead of 27 %.
+PRIOR_EVIDENCE = 100
+NOVELTY_NAMES = ("unknown_tokens", "unknown_bigrams")
+
+
+class Ngrams(NamedTuple):
+    """The tokens of all rows in one line, with the n-grams that end at each."""
+
+    row: NDArray[np.int64]
+    """Shape (tokens,), ascending."""
+
+    token: NDArray[np.int64]
+    """Shape (tokens,), id in the vocabulary."""
+
+    codes: NDArray[np.int64]
+    """Shape (tokens, 2): bigram, trigram; `NO_CODE` where the row has too few tokens so far."""
+
+    emphasis: NDArray[np.int64]
+    """Shape (tokens,): for how many a token and the n-grams that end at it count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What `NgramMargin` sums: margin = unit * sum / sqrt(PRIOR_EVIDENCE + evidence) + bias.
+
+    The evidence is the emphasis of all tokens, and of all n-grams that have a slot, summed.
+    """
+
+    tokens: NDArray[np.int32]
+    """Shape (ids,), in units; the first is padding's and unused."""
+
+    slots: NDArray[np.uint8]
+    """Shape (BUCKETS, 2 * SLOTS): fingerprints, then weights as `fill_slots` writes them."""
+
+    unit: float
+    bias: float
+
+
+def ngrams_of(rows: NDArray[np.int32]) -> Ngrams:
+    """Return the tokens and n-grams of `rows`, shape (rows, max_tokens), 0 = padding."""
+    row, position = np.nonzero(rows > PAD_ID)
+    token = rows[row, position].astype(np.int64)
+    one, two = _shifted(token, 1), _shifted(token, 2)
+    bigram = (one * MULTIPLIER + token) % PRIME
+    trigram = ((two * MULTIPLIER + one) % PRIME * MULTIPLIER + token) % PRIME
+    is_inside = np.stack([_shifted(row, 1) == row, _shifted(row, 2) == row], axis=1)
+    codes = np.stack([bigram, trigram], axis=1) % CODES
+    lengths = np.count_nonzero(rows > PAD_ID, axis=1)
+    is_end = position * END >= lengths[row] * (END - 1)
+    emphasis = np.where(is_end, EMPHASISED, PLAIN)
+    return Ngrams(row, token, np.where(is_inside, codes, NO_CODE), emphasis)
+
+
+def _shifted(line: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
+    return np.concatenate([np.full(steps, NO_CODE), line])[: len(line)]
+
+
+def assign_slots(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the slot of each code, bucket * SLOTS + place, or `NO_SLOT` in a full bucket.
+
+    Args:
+        codes: distinct, the most useful first: they get the slots.
+    """
+    buckets = codes % BUCKETS
+    order = np.argsort(buckets, kind="stable")
+    in_order = buckets[order]
+    place = np.empty_like(codes)
+    place[order] = np.arange(len(codes)) - np.searchsorted(in_order, in_order)
+    return np.where(place < SLOTS, buckets * SLOTS + place, NO_SLOT)
+
+
+def fill_slots(
+    codes: NDArray[np.int64], weights: NDArray[np.float64], slots: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return the table of `Weights.slots`.
+
+    Args:
+        codes: shape (n,).
+        weights: shape (n,), in units, at most `LARGEST_WEIGHT` in size.
+        slots: shape (n,), by `assign_slots`, each of them taken.
+    """
+    fingerprints = np.zeros(BUCKETS * SLOTS, np.uint8)
+    roots = np.full(BUCKETS * SLOTS, LARGEST_ROOT, np.uint8)
+    fingerprints[slots] = codes // BUCKETS + 1
+    roots[slots] = np.rint(np.sign(weights) * np.sqrt(np.abs(weights))) + LARGEST_ROOT
+    shape = (BUCKETS, SLOTS)
+    return np.concatenate([fingerprints.reshape(shape), roots.reshape(shape)], axis=1)
+
+
+class NgramMargin(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Token ids -> margin (rows, 1), float32, and novelty scores (rows, 2), float32 in [0, 1].
+
+    Takes (rows, max_tokens), int32, 0 = padding. The scores are the shares of tokens that are not
+    in the vocabulary and of bigrams without a slot.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self._tokens = self._constant(weights.tokens, "tokens")
+        self._slots = self._constant(weights.slots, "slots")
+        self._unit = weights.unit
+        self._bias = weights.bias
+
+    def _constant(self, values: NDArray[np.generic], name: str) -> keras.Variable:
+        variable = self.add_weight(
+            shape=values.shape, dtype=values.dtype.name, trainable=False, name=name
+        )
+        variable.assign(values)
+        return variable
+
+    def call(self, rows: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Return margin and novelty scores."""
+        is_token = ops.cast(rows > PAD_ID, "int32")
+        lengths = ops.sum(is_token, axis=1)
+        row, position = ops.nonzero(is_token)
+        row, position = ops.cast(row, "int32"), ops.cast(position, "int32")
+        token = ops.take(ops.reshape(rows, (-1,)), row * ops.shape(rows)[1] + position)
+        weight, is_known = self._look_up(row, ops.cast(token, "int64"))
+        weight = weight + ops.take(self._tokens, token)
+        is_end = position * END >= ops.take(lengths, row) * (END - 1)
+        emphasis = ops.where(is_end, EMPHASISED, PLAIN)
+        found = 1 + ops.sum(is_known, axis=1)
+        columns = [emphasis * weight, emphasis * found, is_known[:, 0]]
+        total, evidence, bigrams = ops.unstack(_sums(columns, lengths), 3, axis=1)
+        margin = self._unit * _real(total) / ops.sqrt(_real(evidence + PRIOR_EVIDENCE))
+        unknown = ops.sum(ops.cast(ops.equal(rows, UNKNOWN_ID), "int32"), axis=1)
+        all_bigrams = ops.maximum(lengths - 1, 0)
+        novelty = [_share(unknown, lengths), _share(all_bigrams - bigrams, all_bigrams)]
+        return ops.expand_dims(margin + self._bias, 1), ops.stack(novelty, axis=1)
+
+    def _look_up(
+        self, row: keras.KerasTensor, token: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Return the n-grams' weights, (tokens,), and whether each has a slot, (tokens, 2)."""
+        one, two = _before(token, 1), _before(token, 2)
+        bigram = ops.mod(one * MULTIPLIER + token, PRIME)
+        trigram = ops.mod(ops.mod(two * MULTIPLIER + one, PRIME) * MULTIPLIER + token, PRIME)
+        codes = ops.cast(ops.mod(ops.stack([bigram, trigram], axis=1), CODES), "int32")
+        is_inside = ops.stack([ops.equal(_before(row, steps), row) for steps in (1, 2)], axis=1)
+        # Behind the last fingerprint: a value that no slot holds.
+        wanted = ops.where(is_inside, codes // BUCKETS + 1, FINGERPRINTS + 1)
+        entries = ops.cast(ops.take(self._slots, ops.mod(codes, BUCKETS), axis=0), "int32")
+        is_hit = ops.cast(ops.equal(entries[..., :SLOTS], ops.expand_dims(wanted, 2)), "int32")
+        root = is_hit * (entries[..., SLOTS:] - LARGEST_ROOT)
+        return ops.sum(root * ops.absolute(root), axis=(1, 2)), ops.sum(is_hit, axis=2)
+
+
+def _before(line: keras.KerasTensor, steps: int) -> keras.KerasTensor:
+    padded = ops.concatenate([ops.full((steps,), NO_CODE, dtype=line.dtype), line], axis=0)
+    return padded[: ops.shape(line)[0]]
+
+
+def _sums(columns: list[keras.KerasTensor], lengths: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the sums over the tokens of each row, (rows, columns), from columns of (tokens,)."""
+    # int64: the line of a large batch is long.
+    table = ops.cast(ops.stack(columns, axis=1), "int64")
+    nothing = ops.zeros((1, len(columns)), dtype="int64")
+    running = ops.concatenate([nothing, ops.cumsum(table, axis=0)], axis=0)
+    ends = ops.cumsum(lengths)
+    sums = ops.take(running, ends, axis=0) - ops.take(running, ends - lengths, axis=0)
+    return ops.cast(sums, "int32")
+
+
+def _share(part: keras.KerasTensor, whole: keras.KerasTensor) -> keras.KerasTensor:
+    return _real(part) / _real(ops.maximum(whole, 1))
+
+
+def _real(integers: keras.KerasTensor) -> keras.KerasTensor:
+    return ops.cast(integers, "float32")
