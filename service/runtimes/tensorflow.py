@@ -25,7 +25,7 @@ class TensorFlowRuntime:
             raise BundleCorrupt(message) from error
         on_gpu = options.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
         self.device = "cuda" if on_gpu else "cpu"
-        self.has_buckets = True  # a new batch size is traced or retuned anew
+        self.has_buckets = True  # a new batch size is traced or tuned anew
         self._placement = "/GPU:0" if on_gpu else "/CPU:0"
 
     def run(self, rows: NDArray[np.generic]) -> Outputs:
