@@ -26,7 +26,7 @@ fmt: $(DEV)/installed
 	$(DEV)/bin/ruff check --fix $(SOURCES)
 
 train: $(DEV)/installed
-	@test -n "$(NAME)" || { echo "make train NAME=wine|mnist|fashion_mnist|imdb"; exit 2; }
+	@test -n "$(NAME)" || { echo "make train NAME=wine|mnist|fashion_mnist|imdb|iris|titanic"; exit 2; }
 	$(DEV)/bin/dunno train $(NAME) $(ARGS)
 
 load: $(DEV)/installed

@@ -54,12 +54,17 @@ def train(name: str, data: Path | None, network: str, models: Path, work: Path) 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         from training import pipeline  # noqa: PLC0415  # needs the extra
+        from training.packing.packed_recipe import PackedRecipe, make_packed  # noqa: PLC0415
     except ModuleNotFoundError as error:
         click.echo(f"training needs the package {error.name!r}; {INSTALL_LINE}", err=True)
         sys.exit(2)
     place = pipeline.Place(data or data_folder(), work, models / name / VERSION)
     try:
-        bundle = pipeline.train(name, network, place)
+        own, _ = pipeline.find_recipe(name)
+        if isinstance(own, PackedRecipe):
+            bundle = make_packed(own, place.data, work / name, place.bundle)
+        else:
+            bundle = pipeline.train(name, network, place)
     except DunnoError as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -47,6 +47,20 @@ WINE_WHITE = DataFile(
     (f"{_WINE_HOME}winequality-white.csv",),
 )
 
+IRIS = DataFile(
+    "iris/iris.csv",
+    "9cc1c345c71bcc9b486b74cbf6063fa66f4bb5e0f603a4b3c3471ec2e5e8e355",
+    ("https://raw.githubusercontent.com/mwaskom/seaborn-data/master/iris.csv",),
+)
+"""Fisher's own table; UCI's `iris.data` differs from it in two rows."""
+
+TITANIC = DataFile(
+    "titanic/train.csv",
+    "7d118fef8b6ccf7f81111877bc388536f7b1e498a655e3d649d19aaa010e9f6f",
+    ("https://www.kaggle.com/competitions/titanic/download/train.csv",),
+)
+"""Kaggle asks for an account; then the file goes into the data folder by hand."""
+
 
 class PictureFiles(NamedTuple):
     """The four files of a data set in the format of MNIST."""

@@ -1,0 +1,100 @@
+"""Calibration rows from a CSV with a header, read by the decoders that serve."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from service.bundle.manifest import FeatureField, FeatureInput
+from service.errors import ClientError
+from service.inputs.features import FeatureDecoder
+from service.inputs.payload import InputLimits, Payload
+from service.inputs.texts import Tokenizer, read_vocabulary
+from training.packing.declared import (
+    VOCABULARY,
+    Content,
+    InputOptions,
+    read_fields,
+    read_text_input,
+    shown,
+    with_typical,
+)
+from training.packing.errors import PackRefused
+
+_LIMITS = InputLimits(max_rows=10_000_000, max_picture_pixels=1, max_picture_side=1)
+
+
+def read_table(path: Path, content: bytes, target: str, options: InputOptions) -> Content:
+    """Return what a CSV holds.
+
+    Raises:
+        PackRefused: naming the line or column that is wrong.
+    """
+    header, lines = _lines(path, content)
+    if target not in header:
+        raise PackRefused(
+            f"{path}: the header has no column {target!r}; name the column of labels with "
+            f"--target, one of: {shown(header)}"
+        )
+    if options.kind == "image":
+        raise PackRefused(f"{path}: pictures come as .npz with the arrays `rows` and `targets`")
+    if options.kind == "features":
+        return _features(path, content, target, options)
+    others = [name for name in header if name != target]
+    if len(others) != 1:
+        raise PackRefused(
+            f"{path}: expected one column of texts beside {target!r}, got: {shown(others)}"
+        )
+    declared, words = read_text_input(options)
+    tokenizer = Tokenizer(declared, read_vocabulary(words))
+    rows = np.stack([tokenizer.ids(text) for text in _column(header, lines, others[0])])
+    names = _column(header, lines, target)
+    return Content(rows=rows, names=names, input=declared, files={VOCABULARY: words})
+
+
+def _lines(path: Path, content: bytes) -> tuple[list[str], list[list[str]]]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PackRefused(f"{path}: expected UTF-8, got another byte at {error.start}") from None
+    first_line = text.partition("\n")[0]
+    separator = ";" if first_line.count(";") > first_line.count(",") else ","
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if line]
+    except csv.Error as error:
+        raise PackRefused(f"{path}: no CSV ({error})") from None
+    if len(lines) < 2:
+        raise PackRefused(f"{path}: expected a header and rows, got {len(lines)} lines")
+    return [name.strip() for name in lines[0]], lines[1:]
+
+
+def _column(header: Sequence[str], lines: Sequence[Sequence[str]], name: str) -> list[str]:
+    place = header.index(name)
+    return [line[place].strip() if place < len(line) else "" for line in lines]
+
+
+def _features(path: Path, content: bytes, target: str, options: InputOptions) -> Content:
+    header, lines = _lines(path, content)
+    fields = read_fields([name for name in header if name != target], options.fields)
+    if options.fields is None:
+        # Nobody said what may be missing: what is missing here.
+        fields = tuple(_nullable(each, _column(header, lines, each.name)) for each in fields)
+    decoder = FeatureDecoder(FeatureInput(fields=fields), "float32", _LIMITS)
+    try:
+        decoded = decoder.decode(Payload(content, "text/csv"))
+        for error in decoded.errors.values():
+            raise error
+    except ClientError as error:
+        message = f"{path}: {error}; leave columns out or bound them with --fields"
+        raise PackRefused(message) from None
+    return Content(
+        rows=decoded.rows,
+        names=_column(header, lines, target),
+        input=FeatureInput(fields=with_typical(fields, decoded.rows)),
+    )
+
+
+def _nullable(field: FeatureField, cells: Sequence[str]) -> FeatureField:
+    return field.model_copy(update={"nullable": not all(cells)})
