@@ -65,6 +65,7 @@ def compose(catalogue: Catalogue, settings: Settings, metrics: Metrics) -> ASGIA
         version=__version__,
         description="A model server that knows when it does not know.",
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.include_router(catalogue_routes.router)
     app.include_router(probes.router)

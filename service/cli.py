@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import logging
+import math
 import signal
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -95,7 +96,7 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.drain_timeout_ms / 1000) or 1,
+            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_ms / 1000),
         )
     )
     # uvicorn raises the signal again when it has stopped, for whoever had a handler before.

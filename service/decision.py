@@ -155,23 +155,30 @@ class Judge:
         return verdicts
 
     def candidates(self, probabilities: NDArray[np.float64]) -> list[str]:
-        """Return the conformal set of a row, most probable first; the best label always is in it.
+        """Return what a row may be, most probable first; the best label always is in it.
+
+        The conformal set, filled up until its labels share almost all probability: the sets of a
+        model that is hardly ever wrong hold one label, also where two are as likely.
 
         Args:
             probabilities: shape (labels,), of one row of an assessment.
         """
         order = np.argsort(-probabilities, kind="stable").tolist()
-        limits = self._candidate_limits
-        return [
-            self.labels[label]
-            for rank, label in enumerate(order)
-            if rank == 0 or 1 - probabilities[label] <= limits[label]
-        ]
+        enough = self._policy.ambiguity_mass
+        chosen: list[str] = []
+        mass = 0.0
+        for label in order:
+            is_likely = 1 - probabilities[label] <= self._candidate_limits[label]
+            if not chosen or round(mass, DECIMALS) < enough or is_likely:
+                chosen.append(self.labels[label])
+            mass += probabilities[label]
+        return chosen
 
     def _is_ambiguous(self, probabilities: NDArray[np.float64]) -> bool:
-        two_best = np.partition(probabilities, -2)[-2:].sum()
-        has_rivals = len(self.candidates(probabilities)) > 1
-        return bool(round(two_best, DECIMALS) >= self._policy.ambiguity_mass and has_rivals)
+        """Two labels share almost all probability, and neither has almost all of it."""
+        second, first = np.partition(probabilities, -2)[-2:].tolist()
+        enough = self._policy.ambiguity_mass
+        return bool(round(first + second, DECIMALS) >= enough > round(first, DECIMALS))
 
     def _certified_terms(self, max_error: float) -> Terms:
         rows = [row for row in self._policy.table if row.max_error <= max_error]

@@ -33,6 +33,8 @@
 No class here knows HTTP; `api/problems.py` holds the one table from failure to status.
 """
 
+import re
+
 
 class DunnoError(Exception):
     """Base of every failure that this package raises on purpose."""
@@ -154,3 +156,8 @@ class CatalogueInvalid(BundleError):
 
 class RuntimeUnavailable(BundleError):
     """The runtime that the catalogue names is not installed; the message has the install line."""
+
+
+def code_of(error: DunnoError) -> str:
+    """Return the stable name of a failure on the wire and in metrics, such as `input_invalid`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     runtime_threads: int = Field(default=0, ge=0, le=256)
     """Threads of one run of a graph; 0 follows the CPU quota of the container."""
 
+    max_decode_requests: int = Field(default=64, ge=1, le=100_000)
+    """Most requests that wait for a decoding thread; more are refused with 429."""
+
     decode_threads: int = Field(default=2, ge=1, le=64)
     """Threads that decode large bodies and pictures beside the event loop."""
 
@@ -52,6 +55,9 @@ class Settings(BaseSettings):
 
     max_picture_pixels: int = Field(default=16_000_000, ge=4096, le=200_000_000)
     """Most pixels of one picture before it is fitted."""
+
+    max_request_pixels: int = Field(default=64_000_000, ge=4096, le=10_000_000_000)
+    """Most pixels of all pictures of one request together."""
 
     max_picture_side: int = Field(default=16_384, ge=64, le=65_535)
     """Longest side of one picture, in pixels."""
@@ -72,7 +78,7 @@ class Settings(BaseSettings):
     """Longest time that requests in flight get when the server stops."""
 
     access_log: bool = False
-    """Whether every request is logged; failures of ours always are."""
+    """Whether every predict request is logged; failures of ours always are."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged, as JSON lines on standard error."""
@@ -94,8 +100,8 @@ def read_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        name = "DUNNO_" + "_".join(str(part) for part in first["loc"]).upper()
-        message = f"{name}: {first['msg']}, got {first['input']!r}"
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        message = f"DUNNO_{name}: {first['msg']}, got {first['input']!r}" if name else first["msg"]
         raise SettingsInvalid(message) from None
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from email.message import Message
-from functools import lru_cache
+from email.utils import collapse_rfc2231_value
 
 from starlette.types import Receive
 
@@ -74,7 +74,6 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-@lru_cache(maxsize=256)
 def parse_content_type(value: bytes) -> tuple[str, dict[str, str]]:
     """Return the media type in lower case and its parameters.
 
@@ -82,12 +81,16 @@ def parse_content_type(value: bytes) -> tuple[str, dict[str, str]]:
         InputInvalid: if the header cannot be read.
     """
     text = value.decode("latin-1").strip()
+    media_type = text.partition(";")[0].strip().lower()
     if ";" not in text:
-        return text.lower(), {}
+        return media_type, {}
     parsed = Message()
     try:
         parsed["content-type"] = text
         parameters = parsed.get_params(failobj=[])
     except (ValueError, LookupError):
         raise InputInvalid("Content-Type", "a media type", repr(text[:40])) from None
-    return parsed.get_content_type(), {name.lower(): value for name, value in parameters[1:]}
+    # RFC 2231 lets a parameter be a triple of character set, language and value.
+    return media_type, {
+        name.lower(): collapse_rfc2231_value(value) for name, value in parameters[1:]
+    }

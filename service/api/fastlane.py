@@ -7,7 +7,6 @@ The same route through a framework costs twice the time of everything else toget
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,8 +23,8 @@ from service.api.problems import (
 )
 from service.api.schemas import encode
 from service.decision import Answered
-from service.errors import BodyTooLarge, ClientError, DunnoError
-from service.prediction import Answer, Catalogue, Prediction, Predictor
+from service.errors import BodyTooLarge, ClientError, Draining, DunnoError, code_of
+from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics
 
@@ -47,7 +46,7 @@ class Fastlane:
         self._settings = settings
         self._nobody = RequestMetrics(metrics, UNKNOWN_MODEL, "")
         self._inflight = metrics.inflight.labels("native")
-        self._decoders = ThreadPoolExecutor(settings.decode_threads, "dunno-decode")
+        self._decoders = DecoderPool(settings.decode_threads, settings.max_decode_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the ASGI specification."""
@@ -65,16 +64,20 @@ class Fastlane:
         self._inflight.inc()
         try:
             await self._predict(exchange, receive, departure)
-        except BodyTooLarge as error:
-            await exchange.refuse_body(error, receive)
         except DunnoError as error:
             await exchange.refuse(error)
+            if isinstance(error, BodyTooLarge):
+                await exchange.linger(receive)
         except CallerGone:
             exchange.count("cancelled", is_ok=False)
         except asyncio.CancelledError:
-            exchange.count("cancelled", is_ok=False)
-            if not departure.has_happened:
+            if departure.has_happened:
+                exchange.count("cancelled", is_ok=False)
+                return
+            if exchange.has_started:
                 raise
+            # The server stops and has waited long enough; the caller is told so.
+            await exchange.refuse(Draining("the server is stopping"))
         except Exception:
             log.exception("request failed", extra={"request_id": exchange.request_id})
             await exchange.fail()
@@ -112,7 +115,7 @@ class Fastlane:
 
     def close(self) -> None:
         """Let go of the decoding threads."""
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
 
 
 class _Exchange:
@@ -125,6 +128,11 @@ class _Exchange:
         self._send = send
         self._started_s = time.perf_counter()
         self._status = 0
+
+    @property
+    def has_started(self) -> bool:
+        """Whether a response is on its way."""
+        return self._status != 0
 
     async def respond(self, predictor: Predictor, prediction: Prediction, options: Options) -> None:
         started_s = time.perf_counter()
@@ -150,20 +158,21 @@ class _Exchange:
 
     async def refuse(self, error: DunnoError) -> None:
         headers = [(b"content-type", MEDIA_TYPE), *headers_of(error)]
-        self._count_refusal(error)
-        await self._write(status_of(error), problem_of(error, self.request_id), headers)
-
-    async def refuse_body(self, error: BodyTooLarge, receive: Receive) -> None:
-        headers = [(b"content-type", MEDIA_TYPE), (b"connection", b"close")]
+        is_unread = isinstance(error, BodyTooLarge)
+        if is_unread:
+            headers.append((b"connection", b"close"))
         self._count_refusal(error)
         body = problem_of(error, self.request_id)
-        await self._write(status_of(error), body, headers, has_more=True)
+        await self._write(status_of(error), body, headers, has_more=is_unread)
+
+    async def linger(self, receive: Receive) -> None:
+        """Drop the rest of a body whose refusal has been written, then end the response."""
         await linger(receive)
         await self._send({"type": "http.response.body", "body": b""})
 
     def _count_refusal(self, error: DunnoError) -> None:
         if isinstance(error, ClientError):
-            self.metrics.count_input_rejection(type(error).__name__)
+            self.metrics.count_input_rejection(code_of(error))
         self.count(OUTCOME.get(status_of(error), "invalid"), is_ok=False)
 
     async def refuse_method(self) -> None:

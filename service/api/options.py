@@ -32,6 +32,7 @@ class Options:
 
 
 NO_OPTIONS = Options()
+MOST_LABELS = 1_000_000_000  # more than any model has
 
 
 def read_options(query: bytes) -> Options:
@@ -77,9 +78,9 @@ def _top_k(values: dict[str, str]) -> int | None:
     text = values.get("top_k")
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal() and int(text[:9]) > 0):
+    if not (text.isascii() and text.isdecimal() and text.strip("0")):
         raise OptionInvalid("top_k", OPTIONS["top_k"], text[:40])
-    return int(text[:9])
+    return min(int(text[:4000]), MOST_LABELS)
 
 
 def _has_best_guess(values: dict[str, str]) -> bool:

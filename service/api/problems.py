@@ -1,11 +1,9 @@
 """Failure -> status, in ONE table; and the problem document of RFC 9457 that says so."""
 
-import re
-
 import orjson
 
 from service import errors
-from service.errors import CapacityError, DunnoError, InputInvalid, ModelNotFound
+from service.errors import CapacityError, DunnoError, InputInvalid, ModelNotFound, code_of
 
 STATUS: dict[type[DunnoError], int] = {
     errors.ClientError: 400,
@@ -49,11 +47,6 @@ MEDIA_TYPE = b"application/problem+json"
 def status_of(error: DunnoError) -> int:
     """Return the HTTP status of a failure."""
     return STATUS[type(error)]
-
-
-def code_of(error: DunnoError) -> str:
-    """Return the stable name of a failure on the wire, such as `input_invalid`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 def problem(status: int, code: str, detail: str, request_id: str, **more: object) -> bytes:

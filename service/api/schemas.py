@@ -7,9 +7,8 @@ import orjson
 from pydantic import BaseModel, Field
 
 from service.api.options import Options
-from service.api.problems import code_of
 from service.decision import DECIMALS, Answered, Reason
-from service.errors import DunnoError
+from service.errors import DunnoError, code_of
 from service.prediction import Answer, Prediction, Predictor
 
 

@@ -83,11 +83,13 @@ class Batcher(Generic[Outputs]):
 
     def __init__(
         self,
+        name: str,
         run: Callable[[NDArray[np.generic]], Outputs],
         limits: BatchLimits,
         metrics: ModelMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._name = name
         self._run = run
         self._limits = limits
         self._metrics = metrics
@@ -107,6 +109,7 @@ class Batcher(Generic[Outputs]):
     def start(self) -> None:
         """Begin to run batches, on the running event loop."""
         self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
+        self._loop_task.add_done_callback(self._note_end)
 
     @property
     def is_running(self) -> bool:
@@ -152,12 +155,24 @@ class Batcher(Generic[Outputs]):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         except TimeoutError:
-            log.warning("drain timed out", extra={"waiting_rows": self._waiting_rows})
-        for job in self._waiting:
-            _fail(job, Draining("the server is stopping"))
+            waiting = {"model": self._name, "waiting_rows": self._waiting_rows}
+            log.warning("drain timed out", extra=waiting)
+        self._fail_waiting(Draining("the server is stopping"))
         if self._loop_task is not None:
             self._loop_task.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _note_end(self, task: "asyncio.Task[None]") -> None:
+        """The loop ends when it is cancelled; if it ends otherwise, nobody may wait for it."""
+        if task.cancelled():
+            return
+        self._is_draining = True  # not ready, and nothing new is taken
+        log.critical("batches stopped", exc_info=task.exception(), extra={"model": self._name})
+        self._fail_waiting(RunFailed("the model stopped working"))
+
+    def _fail_waiting(self, error: Exception) -> None:
+        for job in self._waiting:
+            _fail(job, error)
 
     def _enqueue(self, rows: NDArray[np.generic], deadline_s: float) -> _Job[Outputs]:
         if self._is_draining:
@@ -184,7 +199,7 @@ class Batcher(Generic[Outputs]):
 
     def _count_waiting(self, rows: int) -> None:
         self._waiting_rows += rows
-        self._metrics.queue_rows.set(self._waiting_rows)
+        self._metrics.queue_rows.inc(rows)  # shared by the versions of a name
 
     def _expire(self, job: _Job[Outputs]) -> None:
         stage = "waiting" if job in self._waiting else "running"
@@ -241,48 +256,51 @@ class Batcher(Generic[Outputs]):
         return jobs
 
     async def _run_jobs(self, jobs: list[_Job[Outputs]], cause: Cause) -> None:
-        started_s = self._clock()
         try:
-            outputs = await self._run_together(jobs, cause, started_s)
+            await self._run_together(jobs, cause)
         except asyncio.CancelledError:
             for job in jobs:
                 _fail(job, Draining("the server is stopping"))
             raise
-        except Exception as error:  # noqa: BLE001  whatever a runtime raises is the run's failure
-            await self._run_one_by_one(jobs, error)
-        else:
-            self._deliver(jobs, outputs, started_s)
         finally:
             self._running_rows = 0
 
-    async def _run_together(
+    async def _run_together(self, jobs: list[_Job[Outputs]], cause: Cause) -> None:
+        started_s = self._clock()
+        try:
+            outputs = await self._run_in_thread(self._batch(jobs, cause, started_s))
+            self._deliver(jobs, outputs, started_s)
+        except Exception as error:  # noqa: BLE001  whatever a runtime raises is the run's failure
+            await self._run_one_by_one(jobs, error)
+
+    def _batch(
         self, jobs: list[_Job[Outputs]], cause: Cause, started_s: float
-    ) -> Outputs:
+    ) -> NDArray[np.generic]:
         rows = np.concatenate([job.rows for job in jobs]) if len(jobs) > 1 else jobs[0].rows
         run_rows = self._limits.run_rows(len(rows))
         self._running_rows = len(rows)
         self._metrics.count_batch(
             len(rows), run_rows - len(rows), cause, started_s - jobs[0].arrived_s
         )
-        return await self._run_in_thread(_padded(rows, run_rows))
+        return _padded(rows, run_rows)
 
     async def _run_in_thread(self, rows: NDArray[np.generic]) -> Outputs:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, rows)
 
     async def _run_one_by_one(self, jobs: list[_Job[Outputs]], error: Exception) -> None:
         if len(jobs) == 1:
-            log.error("run failed", exc_info=error)
+            log.error("run failed", exc_info=error, extra={"model": self._name})
             _fail(jobs[0], RunFailed("the model failed on these rows"))
             return
-        log.warning("batch failed; running its jobs one by one", extra={"jobs": len(jobs)})
+        failed = {"model": self._name, "jobs": len(jobs)}
+        log.warning("batch failed; running its jobs one by one", extra=failed)
         for job in jobs:
             started_s = self._clock()
             try:
                 outputs = await self._run_in_thread(job.rows)
-            except Exception as own_error:  # noqa: BLE001  see _run_jobs
-                await self._run_one_by_one([job], own_error)
-            else:
                 self._deliver([job], outputs, started_s)
+            except Exception as own_error:  # noqa: BLE001  see _run_together
+                await self._run_one_by_one([job], own_error)
 
     def _deliver(self, jobs: list[_Job[Outputs]], outputs: Outputs, started_s: float) -> None:
         run_s = self._clock() - started_s

@@ -36,7 +36,10 @@ class Bundle:
         path = self.path / name
         if path.is_symlink() or not path.is_file():
             raise BundleCorrupt(f"{path}: listed in the manifest, but no plain file")
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BundleCorrupt(f"{path}: cannot be read ({error.strerror})") from None
         if file_of(content) != declared:
             raise BundleCorrupt(
                 f"{path}: sha256 differs from the manifest; restore the file or train again"

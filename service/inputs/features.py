@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -56,9 +57,8 @@ class FeatureDecoder:
         raise unsupported(payload, self.media_types)
 
     def _from_json(self, body: bytes) -> Decoded:
-        values = quick_rows(body, (len(self._fields),))
+        values = quick_rows(body, (len(self._fields),), self._limits.max_rows)
         if values is not None and self._are_valid(values):
-            refuse_too_many(len(values), self._limits)
             return Decoded(values.astype(self._dtype))
         instances = read_instances(body)
         refuse_too_many(len(instances), self._limits)
@@ -66,21 +66,16 @@ class FeatureDecoder:
 
     def _from_csv(self, body: bytes) -> Decoded:
         lines = _read_table(body)
-        header = next(lines, None)
+        _, header = next(lines, (0, None))
         if header is None:
             raise InputInvalid("body", "a header and rows of CSV", "nothing")
         names = [name.strip() for name in header]
-        missing = [name for name in self._names if name not in names]
-        if missing:
-            expected = f"a column {missing[0]!r} (all: {', '.join(self._names)})"
-            raise InputInvalid("header", expected, shown(", ".join(names)))
-        positions = [names.index(name) for name in self._names]
-        table = [line for line in lines if line]
+        self._check_header(names)
+        # One row beyond the cap is enough to know, and the table is never built.
+        table = list(itertools.islice(lines, self._limits.max_rows + 1))
         refuse_too_many(len(table), self._limits)
         decoded = collect(
-            table,
-            lambda line, position: self._row_of_csv(line, positions, position + 2),
-            self._empty,
+            table, lambda line, _: self._row_of_csv(line[1], names, line[0]), self._empty
         )
         ignored = tuple(name for name in names if name not in self._names)
         return Decoded(decoded.rows, decoded.errors, ignored)
@@ -131,13 +126,20 @@ class FeatureDecoder:
             raise InputInvalid(place, f"the feature {missing[0]!r}", f"{len(instance)} others")
         return [instance.get(name) for name in self._names]
 
+    def _check_header(self, names: list[str]) -> None:
+        for name in self._names:
+            if names.count(name) != 1:
+                expected = f"one column {name!r} (all: {', '.join(self._names)})"
+                got = shown(", ".join(names)) if name not in names else "several"
+                raise InputInvalid("header", expected, got)
+
     def _row_of_csv(
-        self, line: list[str], positions: list[int], line_number: int
+        self, line: list[str], names: list[str], line_number: int
     ) -> NDArray[np.generic]:
         place = f"line {line_number}"
-        if len(line) <= max(positions):
-            raise InputInvalid(place, f"at least {max(positions) + 1} columns", str(len(line)))
-        cells = [line[position].strip() for position in positions]
+        if len(line) != len(names):
+            raise InputInvalid(place, f"{len(names)} cells, as the header has", str(len(line)))
+        cells = [line[names.index(name)].strip() for name in self._names]
         numbers = [
             _number_of_cell(cell, field, f"{place}, column {field.name!r}")
             for cell, field in zip(cells, self._fields, strict=True)
@@ -178,7 +180,8 @@ def _number_of_cell(cell: str, field: FeatureField, place: str) -> float:
         raise InputInvalid(place, "a number", shown(cell)) from None
 
 
-def _read_table(body: bytes) -> Iterator[list[str]]:
+def _read_table(body: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Yield the lines that are not blank, each with its number, counted from 1."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -193,4 +196,5 @@ def _read_table(body: bytes) -> Iterator[list[str]]:
             raise InputInvalid(f"line {reader.line_num}", "CSV", str(error)) from None
         if line is None:
             return
-        yield line
+        if line:
+            yield reader.line_num, line

@@ -38,7 +38,9 @@ PICTURE_FIELD = "image"
 MIN_SIDE = 4
 MAX_ASPECT = 100
 LIGHT_PIXELS = 65_536
+SPARE = 4  # a picture is shrunk to no less than so many times the model's size before it is fitted
 
+_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # few bytes that unpack to many
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -60,7 +62,8 @@ class ImageDecoder:
         if len(payload.body) > LIGHT_BYTES:
             return False
         if payload.media_type == "image/png":
-            return _png_pixels(payload.body) <= LIGHT_PIXELS
+            is_plain = not any(chunk in payload.body for chunk in _PACKED_CHUNKS)
+            return is_plain and _png_pixels(payload.body) <= LIGHT_PIXELS
         if payload.media_type == "application/json":
             return b'"b64"' not in payload.body
         return payload.media_type == "application/x-npy"
@@ -69,31 +72,39 @@ class ImageDecoder:
         """Return the rows of a payload; see `Decoder.decode`."""
         match payload.media_type:
             case "application/json":
-                return self._from_json(payload.body)
+                return self._from_json(payload)
             case "application/x-npy":
                 return self._from_npy(payload.body)
             case "multipart/form-data":
                 pictures = read_parts(payload, PICTURE_FIELD, self._limits.max_rows)
+                budget = _Budget(self._limits)
                 return collect(
                     pictures,
                     lambda picture, position: self._row_of_picture(
-                        picture, f"{PICTURE_FIELD}[{position}]"
+                        picture, f"{PICTURE_FIELD}[{position}]", budget
                     ),
                     self._empty,
+                    payload,
                 )
             case media_type if media_type in FORMATS:
-                return Decoded(self._row_of_picture(payload.body, "body")[None])
+                row = self._row_of_picture(payload.body, "body", _Budget(self._limits))
+                return Decoded(row[None])
         raise unsupported(payload, self.media_types)
 
-    def _from_json(self, body: bytes) -> Decoded:
+    def _from_json(self, payload: Payload) -> Decoded:
         for shape in (self._shape, (*self._shape, 1)):
-            values = quick_rows(body, shape)
+            values = quick_rows(payload.body, shape, self._limits.max_rows)
             if values is not None and self._are_pixels(values):
-                refuse_too_many(len(values), self._limits)
                 return Decoded(values.reshape(-1, *self._shape).astype(self._dtype))
-        instances = read_instances(body)
+        instances = read_instances(payload.body)
         refuse_too_many(len(instances), self._limits)
-        return collect(instances, self._row_of_json, self._empty)
+        budget = _Budget(self._limits)
+        return collect(
+            instances,
+            lambda instance, position: self._row_of_json(instance, position, budget),
+            self._empty,
+            payload,
+        )
 
     def _from_npy(self, body: bytes) -> Decoded:
         values = read_npy(body, self._shape)
@@ -104,10 +115,13 @@ class ImageDecoder:
             values, lambda row, position: self._row(row, f"rows[{position}]"), self._empty
         )
 
-    def _row_of_json(self, instance: object, position: int) -> NDArray[np.generic]:
+    def _row_of_json(
+        self, instance: object, position: int, budget: "_Budget"
+    ) -> NDArray[np.generic]:
         place = f"instances[{position}]"
         if isinstance(instance, dict):
-            return self._row_of_picture(_decoded_base64(instance, place), f"{place}.b64")
+            content = _decoded_base64(instance, place)
+            return self._row_of_picture(content, f"{place}.b64", budget)
         if _is_deep(instance, len(self._shape)):
             values = read_numbers(instance, (*self._shape, 1), place).reshape(self._shape)
         else:
@@ -136,15 +150,29 @@ class ImageDecoder:
             valid &= np.floor(numbers) == numbers
         return valid
 
-    def _row_of_picture(self, content: bytes, place: str) -> NDArray[np.generic]:
-        picture = read_picture(content, self._declared, self._limits, place)
+    def _row_of_picture(self, content: bytes, place: str, budget: "_Budget") -> NDArray[np.generic]:
+        picture = _read_picture(content, self._declared, budget, place)
         return fitted(picture, self._declared).astype(self._dtype, copy=False)
 
 
-def read_picture(
-    content: bytes, declared: ImageInput, limits: InputLimits, place: str
-) -> Image.Image:
-    """Return a picture upright, in mode L or RGB as the model declares, in its own size.
+class _Budget:
+    """Pixels that one request may still have decoded."""
+
+    def __init__(self, limits: InputLimits) -> None:
+        self._limits = limits
+        self._left = limits.max_request_pixels
+
+    def spend(self, size: tuple[int, int], place: str) -> None:
+        """Take a picture's pixels, by its header, or refuse it before one is decoded."""
+        _check_size(size, self._limits, place)
+        self._left -= size[0] * size[1]
+        if self._left < 0:
+            cap = self._limits.max_request_pixels
+            raise PayloadTooLarge(f"{place}: the pictures up to here", cap, "pixels")
+
+
+def _read_picture(content: bytes, declared: ImageInput, budget: _Budget, place: str) -> Image.Image:
+    """Return a picture upright, in mode L or RGB as the model declares.
 
     Raises:
         PictureUnreadable: naming `place`, whatever the decoder's own failure was.
@@ -152,12 +180,12 @@ def read_picture(
     """
     try:
         with Image.open(io.BytesIO(content), formats=tuple(FORMATS.values())) as picture:
-            _check_size(picture.size, limits, place)
+            budget.spend(picture.size, place)
             if picture.format == "JPEG":
                 mode = "L" if declared.channels == 1 else "RGB"
                 picture.draft(mode, (declared.width * 2, declared.height * 2))
             picture.load()
-            upright = ImageOps.exif_transpose(picture)
+            upright = _shrunk(ImageOps.exif_transpose(picture), declared)
             return _in_mode(upright, declared.channels)
     except ClientError:
         raise
@@ -165,6 +193,17 @@ def read_picture(
         expected = f"a picture ({', '.join(FORMATS.values())})"
         got = f"{len(content)} bytes that do not decode"
         raise PictureUnreadable(place, expected, got) from None
+
+
+def _shrunk(picture: Image.Image, declared: ImageInput) -> Image.Image:
+    """Return a picture much larger than the model's with fewer pixels: what follows costs less."""
+    if picture.mode in ("P", "PA", "1"):
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    side = max(declared.height, declared.width) * SPARE
+    factor = min(picture.size) // side
+    if factor < 2 or picture.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return picture
+    return picture.reduce(factor)
 
 
 def fitted(picture: Image.Image, declared: ImageInput) -> NDArray[np.uint8]:
@@ -200,14 +239,14 @@ def _in_mode(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture).astype(np.float64)
-    return Image.fromarray(np.clip(values / 257, 0, 255).round().astype(np.uint8))
+    values = np.clip(np.asarray(picture), 0, 65_535).astype(np.uint32)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def _on_contrasting_ground(picture: Image.Image) -> Image.Image:
     """Lay what is drawn on white, or on black if it is light itself."""
-    grey = np.asarray(picture.convert("RGB").convert("L"), np.float64)
-    alpha = np.asarray(picture.getchannel("A"), np.float64)
+    grey = np.asarray(picture.convert("RGB").convert("L"), np.float32)
+    alpha = np.asarray(picture.getchannel("A"), np.float32)
     is_light = (grey * alpha).sum() > 127.5 * alpha.sum()
     ground = Image.new("RGBA", picture.size, "black" if is_light else "white")
     return Image.alpha_composite(ground, picture).convert("RGB")
@@ -233,7 +272,7 @@ def _decoded_base64(instance: dict[str, object], place: str) -> bytes:
     if len(instance) != 1 or not isinstance(text, str):
         raise InputInvalid(place, 'pixels or {"b64": "..."}', shown(instance))
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # as `base64 FILE` wraps it
     except (binascii.Error, ValueError):
         raise InputInvalid(f"{place}.b64", "base64", shown(text)) from None
 

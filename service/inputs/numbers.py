@@ -6,6 +6,7 @@ careful path, which reads row by row and can name the place.
 
 import json
 import math
+import re
 import threading
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from service.errors import InputInvalid
 
 _NUMBERS_AND_BLANKS = b"0123456789.eE+- \t\r\n"
+_HEAD = b'{"instances":['.translate(None, _NUMBERS_AND_BLANKS)  # it has an e
+_TAIL = b"]}"
 _CLIP = 40
 
 
@@ -29,18 +32,22 @@ class _Parsers(threading.local):
 
 
 _parsers = _Parsers()
+_has_surrogate = re.compile(r"\\u[dD][89a-fA-F]").search
 
 
-def quick_rows(body: bytes, shape: tuple[int, ...]) -> NDArray[np.float64] | None:
+def quick_rows(body: bytes, shape: tuple[int, ...], max_rows: int) -> NDArray[np.float64] | None:
     """Return the rows of `{"instances": [...]}`, shape (rows, *shape), or None if in doubt.
 
     With numbers and blanks taken out, a body of so many rows has exactly one form: comparing it
-    proves that no list is ragged, which a flat buffer of numbers cannot.
+    proves that no list is ragged, which a flat buffer of numbers cannot. That form is never longer
+    than the body itself: a number needs a byte.
     """
     try:
         instances = _parsers.parser.parse(body)["instances"]
         rows = len(instances)
-        if not rows or body.translate(None, _NUMBERS_AND_BLANKS) != _skeleton(rows, shape):
+        if not 0 < rows <= max_rows or rows * math.prod(shape) > len(body):
+            return None
+        if body.translate(None, _NUMBERS_AND_BLANKS) != _HEAD + _skeleton(shape, rows) + _TAIL:
             return None
         flat = np.frombuffer(instances.as_buffer(of_type="d"), np.float64)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
@@ -48,13 +55,16 @@ def quick_rows(body: bytes, shape: tuple[int, ...]) -> NDArray[np.float64] | Non
     return flat.reshape(rows, *shape)
 
 
+def _skeleton(shape: tuple[int, ...], rows: int) -> bytes:
+    return b",".join([_row_skeleton(shape)] * rows)
+
+
 @lru_cache(maxsize=64)
-def _skeleton(rows: int, shape: tuple[int, ...]) -> bytes:
+def _row_skeleton(shape: tuple[int, ...]) -> bytes:
     row = b""
     for length in reversed(shape):
         row = b"[" + b",".join([row] * length) + b"]"
-    body = b'{"instances":[' + b",".join([row] * rows) + b"]}"
-    return body.translate(None, _NUMBERS_AND_BLANKS)
+    return row
 
 
 def read_instances(body: bytes) -> list[object]:
@@ -81,12 +91,16 @@ def _read_json(body: bytes) -> object:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as strict_error:
-        # The standard library takes NaN and Infinity, so that their place can be named.
+        # The standard library takes NaN and Infinity, so that their place can be named. It would
+        # also guess UTF-16 and take half a surrogate pair.
         try:
-            return json.loads(body)
+            text = body.decode("utf-8-sig")
+            if _has_surrogate(text):
+                raise InputInvalid("body", "whole characters", "half of a surrogate pair")
+            return json.loads(text)
         except (ValueError, RecursionError):
             message = str(strict_error).removesuffix(": line 1 column 1 (char 0)")
-            raise InputInvalid("body", "JSON", f"what is none ({message})") from None
+            raise InputInvalid("body", "JSON in UTF-8", f"what is none ({message})") from None
 
 
 def read_numbers(value: object, shape: tuple[int, ...], place: str) -> NDArray[np.float64]:

@@ -7,7 +7,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ClientError, InputInvalid, MediaTypeUnsupported, PayloadTooLarge
+from service.errors import (
+    ClientError,
+    DeadlineExceeded,
+    InputInvalid,
+    MediaTypeUnsupported,
+    PayloadTooLarge,
+)
 
 LIGHT_BYTES = 65_536
 """A body up to this size is decoded on the event loop: under a millisecond, less than a hop to a
@@ -23,9 +29,10 @@ class InputLimits:
     max_rows: int
     max_picture_pixels: int
     max_picture_side: int
+    max_request_pixels: int = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Payload:
     """A request body and what its Content-Type says of it."""
 
@@ -35,6 +42,9 @@ class Payload:
 
     parameters: dict[str, str] = field(default_factory=dict)
     """Parameters of the Content-Type, such as `boundary`."""
+
+    is_abandoned: bool = False
+    """Set when nobody waits for the rows any more; whoever decodes looks between two rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,7 @@ def collect(
     values: Iterable[Value],
     read_row: Callable[[Value, int], NDArray[np.generic]],
     empty: NDArray[np.generic],
+    payload: Payload | None = None,
 ) -> Decoded:
     """Return the rows that `read_row(value, position)` returns, and the errors it raises.
 
@@ -91,10 +102,13 @@ def collect(
         values: one for each row.
         read_row: returns a row of shape (*input).
         empty: shape (0, *input), for when no row can be read.
+        payload: where it is looked whether somebody still waits; None if rows are quick to read.
     """
     rows: list[NDArray[np.generic]] = []
     errors: dict[int, ClientError] = {}
     for position, value in enumerate(values):
+        if payload is not None and payload.is_abandoned:
+            raise DeadlineExceeded("nobody waits for these rows any more")
         try:
             rows.append(read_row(value, position))
         except ClientError as error:

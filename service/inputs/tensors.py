@@ -30,6 +30,8 @@ def read_npy(body: bytes, shape: tuple[int, ...]) -> NDArray[np.generic]:
         found, is_fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
     except Exception:  # noqa: BLE001  the header is Python text, and hostile text fails anyhow
         raise InputInvalid("body", "an .npy file of version 1 or 2", "something else") from None
+    if any(type(length) is not int for length in found):
+        raise InputInvalid("body", "a shape of whole numbers", f"shape {found}")
     if dtype.kind not in _KINDS:
         raise InputInvalid("body", "an array of numbers", f"dtype {dtype}")
     content = memoryview(body)[stream.tell() :]

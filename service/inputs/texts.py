@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,24 +23,40 @@ from service.inputs.payload import (
 PAD_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
+HEAD_CHARACTERS_PER_TOKEN = 16
+"""So much of a text holds its first tokens, as good as always: English needs 6 for each."""
 
 
 class Tokenizer:
     """Cuts texts into tokens and looks them up, the same in training and at serving."""
 
     def __init__(self, declared: TextInput, vocabulary: Iterable[str]) -> None:
-        self._find = re.compile(declared.token_pattern).findall
+        self._pattern = re.compile(declared.token_pattern)
         self._lowercase = declared.lowercase
         self._max_tokens = declared.max_tokens
+        self._head_characters = declared.max_tokens * HEAD_CHARACTERS_PER_TOKEN
         self._ids = {token: FIRST_ID + line for line, token in enumerate(vocabulary)}
 
     def ids(self, text: str) -> NDArray[np.int32]:
         """Return the row of a text: int32, shape (max_tokens,), 0 behind the last token."""
-        tokens = self._find(text.lower() if self._lowercase else text)[: self._max_tokens]
+        tokens = self._tokens(text)
         row = np.zeros(self._max_tokens, np.int32)
         get = self._ids.get
         row[: len(tokens)] = [get(token, UNKNOWN_ID) for token in tokens]
         return row
+
+    def _tokens(self, text: str) -> list[str]:
+        """Return the first tokens; of a huge text little more than these is looked at."""
+        head = text[: self._head_characters]
+        tokens: list[str] = self._pattern.findall(self._cased(head))
+        if len(head) < len(text) and len(tokens) <= self._max_tokens:
+            # Few and far between, and the last may have been cut: one by one, from the start.
+            matches = self._pattern.finditer(self._cased(text))
+            tokens = [match.group() for match in islice(matches, self._max_tokens)]
+        return tokens[: self._max_tokens]
+
+    def _cased(self, text: str) -> str:
+        return text.lower() if self._lowercase else text
 
 
 def read_vocabulary(content: bytes) -> list[str]:

@@ -1,6 +1,7 @@
 """Models by name, each ready to answer."""
 
 from service.prediction.catalogue import Catalogue, load_catalogue
+from service.prediction.decoding import DecoderPool
 from service.prediction.predictor import Answer, Prediction, Predictor
 
-__all__ = ["Answer", "Catalogue", "Prediction", "Predictor", "load_catalogue"]
+__all__ = ["Answer", "Catalogue", "DecoderPool", "Prediction", "Predictor", "load_catalogue"]

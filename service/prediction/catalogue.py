@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.batching import BatchLimits
 from service.bundle import Bundle, read_bundle
+from service.bundle.manifest import Name
 from service.decision import Floor
 from service.errors import (
+    BundleCorrupt,
     BundleMissing,
     CatalogueInvalid,
     ModelNotFound,
@@ -59,7 +61,7 @@ class CatalogueFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: dict[str, ModelEntry] = Field(min_length=1)
+    models: dict[Name, ModelEntry] = Field(min_length=1)
 
 
 class Served:
@@ -181,7 +183,16 @@ def find_bundles(models: Path, name: str, entry: ModelEntry) -> list[Bundle]:
     """
     folder = models / (entry.bundle or name)
     versions = entry.versions or (_newest_version(folder),)
-    return [read_bundle(folder / version) for version in versions]
+    if len(set(versions)) != len(versions):
+        raise CatalogueInvalid(f"{models / CATALOGUE}: {name}: a version is named twice")
+    bundles = [read_bundle(folder / version) for version in versions]
+    for version, bundle in zip(versions, bundles, strict=True):
+        if bundle.manifest.version != version:
+            raise BundleCorrupt(
+                f"{bundle.path}: the manifest is of version {bundle.manifest.version}; "
+                "a version's folder has its name"
+            )
+    return bundles
 
 
 def _newest_version(folder: Path) -> str:
@@ -224,7 +235,10 @@ def _load_predictor(
             metrics=metrics.of_model(name, manifest.version, manifest.labels),
         )
     except OptionInvalid as error:
-        raise CatalogueInvalid(f"{settings.models / CATALOGUE}: {name}: {error}") from None
+        # The judge speaks to callers; here it is the operator who asked for a risk.
+        where = f"{settings.models / CATALOGUE}: {name}"
+        message = f"{where}: {str(error).replace('query parameter ', '')}"
+        raise CatalogueInvalid(message) from None
     loaded_s = time.perf_counter()
     predictor.check_golden_rows()
     predictor.warm()
@@ -252,4 +266,5 @@ def input_limits(settings: Settings) -> InputLimits:
         max_rows=settings.max_request_rows,
         max_picture_pixels=settings.max_picture_pixels,
         max_picture_side=settings.max_picture_side,
+        max_request_pixels=settings.max_request_pixels,
     )

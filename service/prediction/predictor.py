@@ -1,11 +1,9 @@
 """One version of one model, ready to answer: decode, submit, run, decide."""
 
-import asyncio
 import io
 import time
 import zipfile
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +15,9 @@ from service.batching import Batcher, BatchLimits
 from service.bundle import Bundle, Manifest
 from service.bundle.manifest import Reference
 from service.decision import Answered, Assessment, Floor, Judge, Terms, Verdict
-from service.errors import BundleCorrupt, DunnoError, RunFailed
+from service.errors import BundleCorrupt, DunnoError, RunFailed, code_of
 from service.inputs import Decoded, Decoder, Payload
+from service.prediction.decoding import DecoderPool
 from service.runtimes import Runtime
 from service.telemetry.drift import Drift
 from service.telemetry.metrics import ModelMetrics
@@ -95,7 +94,7 @@ class Predictor:
         self.metrics = metrics
         self._golden = _read_golden(bundle)
         self._limits = limits
-        self._batcher: Batcher[Assessment] = Batcher(self.assess, limits, metrics)
+        self._batcher: Batcher[Assessment] = Batcher(name, self.assess, limits, metrics)
         metrics.threshold.set(self.judge.default_terms.min_confidence)
         if self.manifest.reference is not None:
             metrics.watch_drift(_drift(self.manifest.reference, self.manifest.labels))
@@ -140,7 +139,7 @@ class Predictor:
         await self._batcher.close(timeout_s)
 
     async def predict(
-        self, payload: Payload, terms: Terms, deadline_s: float, decoders: Executor
+        self, payload: Payload, terms: Terms, deadline_s: float, decoders: DecoderPool
     ) -> Prediction:
         """Return a verdict, or an error, for each row of a payload.
 
@@ -156,7 +155,7 @@ class Predictor:
             RunFailed: if the model failed on these rows.
         """
         started_s = time.perf_counter()
-        decoded = await self._decode(payload, decoders)
+        decoded = await self._decode(payload, deadline_s, decoders)
         decode_s = time.perf_counter() - started_s
         answers: list[Answer | DunnoError] = []
         queue_s = run_s = decide_s = 0.0
@@ -206,8 +205,7 @@ class Predictor:
         verdicts = self.judge.decide(assessment, terms)
         best = assessment.probabilities.argmax(axis=1)
         novelty_p = assessment.novelty_p
-        reasons = [None if isinstance(each, Answered) else each.reason for each in verdicts]
-        self.metrics.count_verdicts(reasons, best, assessment.confidence, novelty_p)
+        self._count(assessment, verdicts, best)
         return [
             Answer(
                 verdict,
@@ -222,14 +220,26 @@ class Predictor:
             for row, verdict in enumerate(verdicts)
         ]
 
-    async def _decode(self, payload: Payload, decoders: Executor) -> Decoded:
+    def _count(
+        self, assessment: Assessment, verdicts: Sequence[Verdict], best: NDArray[np.intp]
+    ) -> None:
+        finite = assessment.finite
+        reasons = [
+            None if isinstance(verdict, Answered) else verdict.reason
+            for verdict, is_finite in zip(verdicts, finite.tolist(), strict=True)
+            if is_finite
+        ]
+        novelty_p = None if assessment.novelty_p is None else assessment.novelty_p[finite]
+        self.metrics.count_verdicts(reasons, best[finite], assessment.confidence[finite], novelty_p)
+
+    async def _decode(self, payload: Payload, deadline_s: float, decoders: DecoderPool) -> Decoded:
         if self.decoder.is_light(payload):
             decoded = self.decoder.decode(payload)
         else:
-            loop = asyncio.get_running_loop()
-            decoded = await loop.run_in_executor(decoders, self.decoder.decode, payload)
-        for error in decoded.errors.values():
-            self.metrics.count_input_rejection(type(error).__name__)
+            decoded = await decoders.decode(self.decoder, payload, deadline_s)
+        if len(decoded.rows):  # without any, the request fails and is counted as such
+            for error in decoded.errors.values():
+                self.metrics.count_input_rejection(code_of(error))
         return decoded
 
 

@@ -30,4 +30,7 @@ def configure_logs(level: str) -> None:
     """Send all logs of at least `level` to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    logging.captureWarnings(capture=True)  # those of libraries become lines of JSON as well
+    # It warns of every malformed form; that is the caller's affair, and he is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -204,7 +204,7 @@ class Metrics:
         )
         self.model_load_duration = Histogram(
             "dunno_model_load_duration_seconds",
-            "From the folder to a checked runtime.",
+            "From checked files to a runtime.",
             ("model",),
             buckets=_LOAD_SECONDS,
             registry=registry,

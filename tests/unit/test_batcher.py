@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ class Bench:
     def __init__(self, run: Callable[[NDArray[np.generic]], Doubled], **limits: float) -> None:
         self.metrics = Metrics()
         self.batcher = Batcher(
+            "fruit",
             run,
             BatchLimits(**{"max_rows": 4, "max_queue_rows": 16, **limits}),  # type: ignore[arg-type]
             self.metrics.of_model("fruit", "1"),
@@ -304,3 +306,48 @@ async def test_thousand_callers_each_get_their_own_rows() -> None:
         outputs = await asyncio.gather(*tasks)
 
     assert outputs == [[2 * value, 2 * value + 1] for value in range(1000)]
+
+
+class BrokenDoubled(Doubled):
+    """Outputs that cannot be divided: a defect of ours, not of the runtime."""
+
+    def part(self, start: int, stop: int) -> "BrokenDoubled":
+        raise IndexError(f"{start}:{stop}")
+
+
+async def test_defect_while_delivering_fails_the_job_and_not_the_batcher() -> None:
+    async with running(Bench(BrokenDoubled)) as bench:
+        with pytest.raises(RunFailed):
+            await bench.submit(1)
+
+        assert bench.batcher.is_running
+
+
+async def test_loop_that_ends_by_a_defect_leaves_nobody_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = GatedRun()
+    bench = Bench(run)
+    clock_fails = threading.Event()
+
+    def clock() -> float:
+        if clock_fails.is_set() and threading.current_thread() is threading.main_thread():
+            raise RuntimeError("no time")
+        return time.monotonic()
+
+    bench.batcher = Batcher(
+        "fruit", run, BatchLimits(4, 16), bench.metrics.of_model("fruit", "1"), clock
+    )
+    bench.batcher.start()
+    first = bench.later(1)
+    await in_thread(run.has_begun.wait)
+    waiting = bench.later(2)
+    await turns()
+    clock_fails.set()
+    run.gate.set()
+
+    outcomes = await asyncio.gather(first, waiting, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [RunFailed, RunFailed]
+    assert not bench.batcher.is_running
+    assert "batches stopped" in caplog.text

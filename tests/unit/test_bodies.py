@@ -11,7 +11,8 @@ from service.api.bodies import parse_content_type
         (b" Text/CSV ", "text/csv", {}),
         (b"text/plain; charset=UTF-8", "text/plain", {"charset": "UTF-8"}),
         (b'multipart/form-data; Boundary="a b"', "multipart/form-data", {"boundary": "a b"}),
-        (b"rubbish;;;", "text/plain", {}),
+        (b"rubbish;;;", "rubbish", {}),
+        (b"multipart/form-data; boundary*=utf-8''abc", "multipart/form-data", {"boundary": "abc"}),
     ],
 )
 def test_content_type_is_a_media_type_and_its_parameters(

@@ -1,8 +1,11 @@
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from bundles import fruit_bundle, write_catalogue
+from bundles import fruit_bundle, npz_bytes, write_catalogue
 
+from service.bundle import write_bundle
 from service.errors import (
     BundleCorrupt,
     BundleMissing,
@@ -117,6 +120,47 @@ def test_one_corrupt_bundle_stops_the_whole_catalogue(models: Path) -> None:
 
     with pytest.raises(BundleCorrupt, match="sha256 differs"):
         catalogue_of(models, "[models.fruit]")
+
+
+def test_folder_of_another_version_is_refused(models: Path) -> None:
+    shutil.copytree(models / "fruit" / "10", models / "fruit" / "11")
+
+    with pytest.raises(BundleCorrupt, match="the manifest is of version 10"):
+        catalogue_of(models, "[models.fruit]")
+
+
+def test_golden_rows_are_checked_before_a_model_is_served(models: Path) -> None:
+    bundle = fruit_bundle(models, version="11")
+    with np.load(bundle.path / "golden.npz") as arrays:
+        changed = npz_bytes({**arrays, "logits": arrays["logits"] + 0.1})
+    contents = {"model.onnx": bundle.read("model.onnx"), "golden.npz": changed}
+    write_bundle(
+        bundle.path, contents, lambda files: bundle.manifest.model_copy(update={"files": files})
+    )
+
+    with pytest.raises(BundleCorrupt, match="other outputs than in training"):
+        catalogue_of(models, "[models.fruit]")
+
+
+def test_models_are_warm_before_they_are_served(models: Path) -> None:
+    metrics = Metrics()
+    write_catalogue(models, "fruit")
+
+    load_catalogue(Settings(models=models, max_batch_rows=2), metrics)
+
+    name = "dunno_model_warmup_duration_seconds_count"
+    assert metrics.registry.get_sample_value(name, {"model": "fruit"}) == 1
+
+
+@pytest.mark.parametrize("name", ["_unknown", "a/b", "A", ""])
+def test_name_that_no_address_or_metric_can_hold_is_refused(models: Path, name: str) -> None:
+    with pytest.raises(CatalogueInvalid, match="models"):
+        catalogue_of(models, f'[models."{name}"]\nbundle = "fruit"')
+
+
+def test_version_named_twice_is_refused(models: Path) -> None:
+    with pytest.raises(CatalogueInvalid, match="twice"):
+        catalogue_of(models, '[models.fruit]\nversions = ["1", "1"]')
 
 
 def test_single_model_is_loaded_alone(models: Path) -> None:

@@ -180,6 +180,27 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(models: Path) -> 
         assert process.wait(10) == 0
 
 
+def test_body_that_never_comes_is_told_when_the_server_stops(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUNNO_DRAIN_TIMEOUT_MS", "500")
+    head = (
+        b"POST /predict/fruit HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+        b"Expect: 100-continue\r\n\r\n"
+    )
+    with serving(models) as (process, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(head)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
+            process.send_signal(signal.SIGTERM)
+            answer = connection.recv(65_536)
+
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"urn:dunno:draining" in answer
+        assert process.wait(10) == 0
+
+
 def _wait_until_refused(host: str, port: int) -> None:
     for _ in range(500):
         try:

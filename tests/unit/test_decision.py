@@ -52,10 +52,12 @@ def test_many_likely_labels_are_low_confidence(models: Path) -> None:
     assert verdict(judge(models), (0.4, 0.3, 0.3)) == Unknown("low_confidence")
 
 
-def test_two_likely_labels_of_which_one_is_no_candidate_are_low_confidence(models: Path) -> None:
-    strict = judge(models, conformal=conformal_limits(3, limit=0.2))
+def test_one_label_with_almost_all_probability_is_not_ambiguous(models: Path) -> None:
+    strict = judge(
+        models, policy=certified_policy(threshold=0.99, max_error=0.001, novelty_alpha=0.0)
+    )
 
-    assert verdict(strict, (0.85, 0.14, 0.01)) == Unknown("low_confidence")
+    assert verdict(strict, (0.96, 0.03, 0.01)) == Unknown("low_confidence")
 
 
 def test_novel_row_is_out_of_distribution_however_confident(models: Path) -> None:
@@ -95,16 +97,28 @@ def test_last_bits_do_not_turn_a_verdict(models: Path) -> None:
     assert judge(models).decide(below, judge(models).default_terms) == [Answered("apple")]
 
 
-def test_candidates_are_in_order_and_always_hold_the_best(models: Path) -> None:
-    nobody = judge(models, conformal=conformal_limits(3, limit=0.0))
-    some = judge(models, conformal=conformal_limits(3, limit=0.8))
+@pytest.mark.parametrize(
+    ("limit", "probabilities", "candidates"),
+    [
+        pytest.param(0.0, (0.01, 0.98, 0.01), ["pear"], id="one has almost all"),
+        pytest.param(0.0, (0.48, 0.5, 0.02), ["pear", "apple"], id="two share almost all"),
+        pytest.param(0.0, (0.3, 0.4, 0.3), ["pear", "apple", "plum"], id="all are needed"),
+        pytest.param(0.985, (0.02, 0.97, 0.01), ["pear", "apple"], id="conformal set"),
+        pytest.param(0.0, (1.0, 0.0, 0.0), ["apple"], id="certain"),
+    ],
+)
+def test_candidates_are_the_conformal_set_filled_up_to_almost_all_probability(
+    models: Path, limit: float, probabilities: tuple[float, ...], candidates: list[str]
+) -> None:
+    judged = judge(models, conformal=conformal_limits(3, limit=limit))
 
-    assert nobody.candidates(np.array([0.3, 0.4, 0.3])) == ["pear"]
-    assert some.candidates(np.array([0.25, 0.6, 0.15])) == ["pear", "apple"]
+    assert judged.candidates(np.array(probabilities)) == candidates
 
 
-def test_without_conformal_limits_only_the_best_label_is_a_candidate(models: Path) -> None:
-    assert judge(models, conformal=None).candidates(np.array([0.5, 0.3, 0.2])) == ["apple"]
+def test_without_conformal_limits_candidates_share_almost_all_probability(models: Path) -> None:
+    bare = judge(models, conformal=None)
+
+    assert bare.candidates(np.array([0.5, 0.46, 0.04])) == ["apple", "pear"]
 
 
 @pytest.mark.parametrize(

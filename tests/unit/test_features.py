@@ -94,6 +94,13 @@ def test_csv_with_either_separator_is_read(decoder: FeatureDecoder, separator: s
     assert decoded.ignored_columns == ("quality",)
 
 
+def test_cell_too_many_is_refused_because_it_shifts_the_others(decoder: FeatureDecoder) -> None:
+    decoded = decoder.decode(as_csv("pH,sugar,age\n\n\n3,7,5,1\n3,7,1\n"))
+
+    assert str(decoded.errors[0]) == "line 4: expected 3 cells, as the header has, got 4"
+    assert len(decoded.rows) == 1
+
+
 def test_csv_names_line_and_column_of_a_bad_cell(decoder: FeatureDecoder) -> None:
     decoded = decoder.decode(as_csv("pH,sugar,age\n3,7,1\n3,much,1\n99,7,1\n3\n3,nan,1\n"))
 
@@ -101,7 +108,7 @@ def test_csv_names_line_and_column_of_a_bad_cell(decoder: FeatureDecoder) -> Non
     found = errors(decoded.errors)
     assert found[1] == "line 3, column 'sugar': expected a number, got the string 'much'"
     assert found[2] == "line 4.pH: expected at most 14, got 99"
-    assert "at least 3 columns" in found[3]
+    assert "3 cells, as the header has, got 1" in found[3]
     assert "finite" in found[4]
 
 
@@ -109,7 +116,8 @@ def test_csv_names_line_and_column_of_a_bad_cell(decoder: FeatureDecoder) -> Non
     ("content", "expected"),
     [
         pytest.param(b"", "a header and rows", id="nothing"),
-        pytest.param(b"pH,sugar\n1,2\n", "a column 'age'", id="missing column"),
+        pytest.param(b"pH,sugar\n1,2\n", "one column 'age'", id="missing column"),
+        pytest.param(b"pH,sugar,age,pH\n1,2,3,4\n", "one column 'pH'.*several", id="column twice"),
         pytest.param(b"pH,sugar,age\n", "at least one row", id="header only"),
         pytest.param(b"pH,sugar,age\n\xff,1,2\n", "UTF-8", id="no UTF-8"),
     ],

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from service.bundle.manifest import ImageInput
 from service.errors import (
     ClientError,
+    DeadlineExceeded,
     InputInvalid,
     MediaTypeUnsupported,
     PayloadTooLarge,
@@ -350,6 +352,53 @@ def lying_png() -> bytes:
     return bytes(content)
 
 
+def png_with_text() -> Payload:
+    chunks = PngInfo()
+    chunks.add_text("comment", "a" * 100_000, zip=True)
+    return png(Image.new("L", (SIDE, SIDE)), pnginfo=chunks)
+
+
+def test_pictures_of_one_request_share_a_budget_of_pixels() -> None:
+    limits = InputLimits(4, 250_000, 1000, max_request_pixels=1000)
+    decoder = ImageDecoder(ImageInput(height=SIDE, width=SIDE, channels=1), "uint8", limits)
+    picture = encoded(Image.new("L", (20, 20)))
+
+    decoded = decoder.decode(form(picture, picture, picture))
+
+    assert len(decoded.rows) == 2
+    assert "image[2]" in str(decoded.errors[2])
+    assert isinstance(decoded.errors[2], PayloadTooLarge)
+
+
+def test_nothing_more_is_decoded_once_nobody_waits(decoder: ImageDecoder) -> None:
+    payload = form(*[encoded(Image.new("L", (20, 20)))] * 3)
+    payload.is_abandoned = True
+
+    with pytest.raises(DeadlineExceeded):
+        decoder.decode(payload)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_large_picture_of_any_mode_is_the_same_as_a_small_one(
+    decoder: ImageDecoder, mode: str
+) -> None:
+    pattern = np.kron(np.eye(2, dtype=np.uint8) * 255, np.ones((4, 4), np.uint8))
+    wide = np.kron(pattern, np.ones((50, 50), np.uint8))
+    large = Image.fromarray(wide).convert(mode) if mode != "I;16" else sixteen_bit(wide)
+    options = {"quality": 95} if mode == "CMYK" else {}
+    content = encoded(large, "JPEG" if mode == "CMYK" else "PNG", **options)
+
+    row = decoder.decode(Payload(content, "image/png")).rows[0].astype(int)
+
+    # Edges are smoothed over one pixel; JPEG rings a little.
+    inner = np.ix_([0, 1, 2, 5, 6, 7], [0, 1, 2, 5, 6, 7])
+    assert np.abs(row - pattern.astype(int))[inner].max() <= 8
+
+
+def sixteen_bit(values: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint16) * 257)
+
+
 @pytest.mark.parametrize(
     ("make", "is_light"),
     [
@@ -358,6 +407,7 @@ def lying_png() -> bytes:
         pytest.param(lambda: as_json({"b64": "aGVsbG8="}), False, id="picture inside json"),
         pytest.param(lambda: flat(0, "L", (400, 400)), False, id="many pixels in few bytes"),
         pytest.param(lambda: Payload(lying_png(), "image/png"), False, id="lying header"),
+        pytest.param(png_with_text, False, id="packed text in a small png"),
         pytest.param(lambda: Payload(b"x", "image/png"), False, id="no header"),
         pytest.param(lambda: Payload(b"x", "image/jpeg"), False, id="jpeg"),
         pytest.param(lambda: Payload(b"x" * 100_000, "application/json"), False, id="large"),

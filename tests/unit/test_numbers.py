@@ -1,5 +1,6 @@
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from service.errors import InputInvalid
 from service.inputs.numbers import quick_rows, read_instances, read_numbers, shown
 
 SHAPE = (2, 3)
+MAX_ROWS = 4
 ROW = [[1, 2, 3], [4, 5, 6]]
 
 
@@ -35,7 +37,7 @@ def refusal(content: bytes) -> str:
 def test_quick_path_reads_what_json_says(values: NDArray[np.float64]) -> None:
     content = json.dumps({"instances": values.tolist()}).encode()
 
-    rows = quick_rows(content, values.shape[1:])
+    rows = quick_rows(content, values.shape[1:], MAX_ROWS)
 
     assert rows is not None
     np.testing.assert_array_equal(rows, values)
@@ -44,7 +46,7 @@ def test_quick_path_reads_what_json_says(values: NDArray[np.float64]) -> None:
 def test_quick_path_ignores_blanks() -> None:
     content = json.dumps({"instances": [ROW]}, indent=3).encode()
 
-    assert quick_rows(content, SHAPE) is not None
+    assert quick_rows(content, SHAPE, MAX_ROWS) is not None
 
 
 @pytest.mark.parametrize(
@@ -69,12 +71,12 @@ def test_quick_path_ignores_blanks() -> None:
     ],
 )
 def test_quick_path_leaves_everything_doubtful_to_the_careful_one(content: bytes) -> None:
-    assert quick_rows(content, SHAPE) is None
+    assert quick_rows(content, SHAPE, MAX_ROWS) is None
 
 
 @given(st.binary(max_size=60))
 def test_quick_path_takes_no_rubbish(content: bytes) -> None:
-    assert quick_rows(content, SHAPE) is None
+    assert quick_rows(content, SHAPE, MAX_ROWS) is None
 
 
 def test_careful_path_reads_nan_so_that_its_place_can_be_named() -> None:
@@ -123,3 +125,30 @@ def test_long_values_are_never_shown_whole() -> None:
     assert len(shown("x" * 10_000)) < 100
     assert len(shown([0] * 10_000)) < 100
     assert len(shown(10**5000)) < 100
+
+
+def test_quick_path_takes_no_more_rows_than_a_request_may_have() -> None:
+    assert quick_rows(body(*[ROW] * MAX_ROWS), SHAPE, MAX_ROWS) is not None
+    assert quick_rows(body(*[ROW] * (MAX_ROWS + 1)), SHAPE, MAX_ROWS) is None
+
+
+def test_many_small_rows_cost_no_memory_of_large_ones() -> None:
+    content = body(*[1] * 100_000)
+    tracemalloc.start()
+
+    assert quick_rows(content, (1000, 1000), max_rows=1_000_000) is None
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 10 * len(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param('{"instances": ["a"]}'.encode("utf-16"), "UTF-8", id="UTF-16"),
+        pytest.param(b'{"instances": ["\\ud800"]}', "surrogate", id="half a pair"),
+    ],
+)
+def test_text_that_is_not_utf_8_is_refused(content: bytes, expected: str) -> None:
+    assert expected in refusal(content)

@@ -2,7 +2,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from service.bundle import Bundle, read_bundle, write_bundle
 from service.decision import Answered, Floor, Unknown
 from service.errors import BundleCorrupt, DunnoError, InputInvalid, RunFailed
 from service.inputs import InputLimits, Payload, create_decoder
-from service.prediction import Answer, Prediction, Predictor
+from service.prediction import Answer, DecoderPool, Prediction, Predictor
 from service.runtimes import Runtime, RuntimeOptions, load_runtime
 from service.telemetry.metrics import Metrics
 
@@ -50,9 +49,13 @@ async def running(predictor: Predictor) -> AsyncIterator[Predictor]:
 
 
 async def predict(predictor: Predictor, payload: Payload) -> Prediction:
-    with ThreadPoolExecutor(1) as decoders:
-        terms = predictor.judge.default_terms
-        return await predictor.predict(payload, terms, time.monotonic() + PATIENCE_S, decoders)
+    decoders = DecoderPool(threads=1, max_requests=1)
+    terms = predictor.judge.default_terms
+    deadline_s = time.monotonic() + PATIENCE_S
+    try:
+        return await predictor.predict(payload, terms, deadline_s, decoders)
+    finally:
+        decoders.close()
 
 
 def outcomes(rows: list[Answer | DunnoError]) -> list[object]:

@@ -1,8 +1,8 @@
 import pytest
 
 from service import errors
-from service.api.problems import STATUS, code_of
-from service.errors import CapacityError, ClientError, DunnoError
+from service.api.problems import STATUS
+from service.errors import CapacityError, ClientError, DunnoError, code_of
 
 
 def descendants(base: type[DunnoError]) -> list[type[DunnoError]]:

@@ -34,6 +34,19 @@ def test_missing_file_is_found(tmp_path: Path) -> None:
         read_bundle(path)
 
 
+def test_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = fruit_bundle(tmp_path)
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    # The only patch there is: whoever runs the tests as root may read everything.
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+
+    with pytest.raises(BundleCorrupt, match="Permission denied"):
+        bundle.read("model.onnx")
+
+
 def test_link_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     path = fruit_bundle(tmp_path).path
     (path / "model.onnx").rename(tmp_path / "elsewhere.onnx")

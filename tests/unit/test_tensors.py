@@ -45,6 +45,11 @@ def test_fortran_order_is_understood() -> None:
         pytest.param(b"\x93NUMPY\x03\x00", "an .npy file", id="version 3"),
         pytest.param(npy(np.zeros((4, 3, 2))), "shape (rows, 2, 3)", id="another shape"),
         pytest.param(npy(np.zeros((0, 2, 3))), "shape (rows, 2, 3)", id="no rows"),
+        pytest.param(
+            npy(np.zeros((1, 2, 3), np.uint8)).replace(b"(1, 2, 3), ", b"(True,2,3),"),
+            "shape of whole numbers",
+            id="true as a length",
+        ),
         pytest.param(npy(np.array(1.0)), "shape (rows, 2, 3)", id="no axis"),
         pytest.param(npy(np.zeros((1, 2, 3), complex)), "array of numbers", id="complex"),
         pytest.param(npy(np.full((1, 2, 3), "a")), "array of numbers", id="text"),

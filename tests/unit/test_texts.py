@@ -35,6 +35,13 @@ def test_tokens_beyond_the_limit_are_not_looked_at(decoder: TextDecoder) -> None
     assert decoder.decode(plain(b"a " * 99)).rows.tolist() == [[2] * 5]
 
 
+@pytest.mark.parametrize("between", [" ", " " * 500], ids=["dense", "sparse"])
+def test_of_a_huge_text_the_first_tokens_are_read(decoder: TextDecoder, between: str) -> None:
+    text = between.join(["a", "good", "film", "!", "strange"] * 2000)
+
+    assert decoder.decode(plain(text.encode())).rows.tolist() == [[2, 3, 4, 5, 1]]
+
+
 def test_text_without_any_token_is_a_row_of_padding(decoder: TextDecoder) -> None:
     assert decoder.decode(plain("好电影".encode())).rows.tolist() == [[0] * 5]
 
