@@ -53,21 +53,19 @@ class Fastlane:
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self._app(scope, receive, send)
         elif scope["method"] != "POST":
-            await _Exchange(scope, send, self._nobody).refuse_method()
+            await _Exchange(scope, receive, send, self._nobody).refuse_method()
         else:
             await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one predict request, whatever becomes of it."""
-        exchange = _Exchange(scope, send, self._nobody)
+        exchange = _Exchange(scope, receive, send, self._nobody)
         departure = _Departure(receive)
         self._inflight.inc()
         try:
             await self._predict(exchange, receive, departure)
         except DunnoError as error:
             await exchange.refuse(error)
-            if isinstance(error, BodyTooLarge):
-                await exchange.linger(receive)
         except CallerGone:
             exchange.count("cancelled", is_ok=False)
         except asyncio.CancelledError:
@@ -121,8 +119,9 @@ class Fastlane:
 class _Exchange:
     """One request and its response."""
 
-    def __init__(self, scope: Scope, send: Send, metrics: RequestMetrics) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: RequestMetrics) -> None:
         self.scope = scope
+        self._receive = receive
         self.request_id = request_id_of(scope["headers"])
         self.metrics = metrics
         self._send = send
@@ -164,11 +163,9 @@ class _Exchange:
         self._count_refusal(error)
         body = problem_of(error, self.request_id)
         await self._write(status_of(error), body, headers, has_more=is_unread)
-
-    async def linger(self, receive: Receive) -> None:
-        """Drop the rest of a body whose refusal has been written, then end the response."""
-        await linger(receive)
-        await self._send({"type": "http.response.body", "body": b""})
+        if is_unread:
+            await linger(self._receive)
+            await self._send({"type": "http.response.body", "body": b""})
 
     def _count_refusal(self, error: DunnoError) -> None:
         if isinstance(error, ClientError):
