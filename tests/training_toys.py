@@ -41,6 +41,7 @@ def load(_folder: Path) -> Data:
         input=FeatureInput(fields=(FeatureField(name="x"), FeatureField(name="y"))),
         sha256={"blobs": "0" * 64},
         mixture="blobs",
+        outliers={"far away": blobs(100, seed=6).rows.astype(np.float32) + np.float32(50)},
         files={"words.txt": b"travels along\n"},
     )
 

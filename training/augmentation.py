@@ -5,6 +5,7 @@ Pictures are uint8, shape (rows, height, width), values 0-255.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,8 +28,17 @@ class Augmentation:
     flip_share: float = 0
     """Share of pictures that are mirrored left to right."""
 
+    thickness: float = 0
+    """Largest share of the way to strokes that are a pixel thicker or thinner on each side."""
+
     least_span: float = 1
     """Least contrast; 1 keeps it."""
+
+    blur: float = 0
+    """Largest share of the way to a blurred picture; half as far to the other side, to halos."""
+
+    shade: float = 0
+    """Largest slope of the light across the picture, as a share of the contrast."""
 
     noise: float = 0
     """Largest standard deviation of the noise, in grey levels."""
@@ -47,19 +57,28 @@ def augmented_batches(
     rows = tf.constant(split.rows)
     targets = tf.constant(split.targets)
 
-    def batches(epoch: int) -> tf.data.Dataset:
-        order = np.random.default_rng((seed, epoch)).permutation(len(split.targets))
-        whole = len(order) // batch_rows * batch_rows
-        steps = order[:whole].reshape(-1, batch_rows)
+    def batch(draw: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment(tf.gather(rows, chosen), augmentation, draw), tf.gather(targets, chosen)
 
-        def batch(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            draw = tf.stack([tf.constant(seed + epoch * 1_000_003, tf.int64), step])
-            return augment(tf.gather(rows, chosen), augmentation, draw), tf.gather(targets, chosen)
+    return lambda epoch: shuffled_batches(len(split.targets), batch_rows, (seed, epoch), batch)
 
-        numbered = tf.data.Dataset.from_tensor_slices((np.arange(len(steps)), steps))
-        return numbered.map(batch, num_parallel_calls=_PARALLEL_BATCHES).prefetch(2)
 
-    return batches
+def shuffled_batches(
+    n: int, batch_rows: int, seed: tuple[int, int], batch: Callable[..., Any]
+) -> tf.data.Dataset:
+    """Return what `batch` makes of whole batches of `n` shuffled rows.
+
+    Args:
+        n: how many rows there are; less than a batch of them is left out.
+        batch_rows: how many rows make a batch.
+        seed: of the order, and of a draw for each batch.
+        batch: draw, shape (2,), and numbers of rows, shape (batch_rows,) -> a batch.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    steps = order[: n // batch_rows * batch_rows].reshape(-1, batch_rows)
+    draws = np.stack([np.full(len(steps), seed[0] + seed[1] * 1_000_003), np.arange(len(steps))], 1)
+    numbered = tf.data.Dataset.from_tensor_slices((draws, steps))
+    return numbered.map(batch, num_parallel_calls=_PARALLEL_BATCHES).prefetch(2)
 
 
 def plain_batches(split: Split, batch_rows: int, seed: int) -> Callable[[int], tf.data.Dataset]:
@@ -67,29 +86,64 @@ def plain_batches(split: Split, batch_rows: int, seed: int) -> Callable[[int], t
     return augmented_batches(split, Augmentation(untouched_share=1), batch_rows, seed)
 
 
+class Augmented(NamedTuple):
+    """Pictures before and after the light fell on them."""
+
+    shape: tf.Tensor
+    """float32, 0-255, (rows, height, width): turned, moved, thickened, in full contrast."""
+
+    seen: tf.Tensor
+    """uint8, the same shape: with blur, shade, contrast and noise."""
+
+
 def augment(pictures: tf.Tensor, by: Augmentation, seed: tf.Tensor) -> tf.Tensor:
-    """Return changed pictures, uint8.
+    """Return changed pictures, uint8; see `augmented`."""
+    return augmented(pictures, by, seed).seen
+
+
+def augmented(pictures: tf.Tensor, by: Augmentation, seed: tf.Tensor) -> Augmented:
+    """Return changed pictures, before and after the light fell on them.
 
     Args:
         pictures: uint8, shape (rows, height, width).
         by: which changes, and how strong.
         seed: shape (2,), integers, as TensorFlow's stateless draws take it.
     """
-    if by.untouched_share == 1:
-        return pictures
-    seeds = iter(tf.unstack(tf.random.experimental.stateless_split(seed, 5)))
     original = tf.cast(pictures, tf.float32)
-    changed = _warp(original, by, next(seeds))
-    if by.erased_share:
-        changed = _erase(changed, by.erased_share, next(seeds))
-    if by.least_span < 1:
-        changed = _flatten(changed, by.least_span, next(seeds))
-    if by.noise:
-        changed = _add_noise(changed, by.noise, next(seeds))
+    if by.untouched_share == 1:
+        return Augmented(original, pictures)
+    first, second, third = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    shape = _deform(original, by, first)
+    seen = _expose(shape, by, second)
     if by.untouched_share:
-        is_kept = _draw(original, next(seeds)) < by.untouched_share
-        changed = tf.where(is_kept, original, changed)
-    return tf.cast(tf.clip_by_value(tf.round(changed), 0, 255), tf.uint8)
+        is_kept = _draw(original, third) < by.untouched_share
+        shape, seen = (tf.where(is_kept, original, changed) for changed in (shape, seen))
+    return Augmented(shape, tf.cast(tf.clip_by_value(tf.round(seen), 0, 255), tf.uint8))
+
+
+def _deform(pictures: tf.Tensor, by: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Return the pictures with what is in them changed."""
+    first, second, third = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    pictures = _warp(pictures, by, first)
+    if by.thickness:
+        pictures = _thicken(pictures, by.thickness, second)
+    if by.erased_share:
+        pictures = _erase(pictures, by.erased_share, third)
+    return pictures
+
+
+def _expose(pictures: tf.Tensor, by: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Return the pictures as a camera might have taken them."""
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+    if by.blur:
+        pictures = _blur(pictures, by.blur, seeds[0])
+    if by.shade:
+        pictures = _shade(pictures, by.shade, seeds[1])
+    if by.least_span < 1:
+        pictures = _flatten(pictures, by.least_span, seeds[2])
+    if by.noise:
+        pictures = _add_noise(pictures, by.noise, seeds[3])
+    return pictures
 
 
 def _draw(pictures: tf.Tensor, seed: tf.Tensor, low: float = 0, high: float = 1) -> tf.Tensor:
@@ -121,7 +175,8 @@ def _warp(pictures: tf.Tensor, by: Augmentation, seed: tf.Tensor) -> tf.Tensor:
         transforms=tf.stack([a, b, right, c, d, down, zero, zero], axis=1),
         output_shape=(height, width),
         interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+        # Without dark corners: they would give away outliers that fill the frame.
+        fill_mode="NEAREST",
         fill_value=0.0,
     )
     return warped[..., 0]
@@ -140,6 +195,28 @@ def _erase(pictures: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
         is_inside = is_inside & (tf.abs(place - middle) < half)
     noise = tf.random.stateless_uniform(tf.shape(pictures), seeds[5], 0, 255)
     return tf.where(is_inside, noise, pictures)
+
+
+def _thicken(pictures: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
+    """Return the pictures on their way to the brightest or darkest of each pixel's neighbours."""
+    amount = _draw(pictures, seed, -largest, largest)
+    sign = tf.sign(amount)
+    extreme = sign * tf.nn.max_pool2d((sign * pictures)[..., tf.newaxis], 3, 1, "SAME")[..., 0]
+    return pictures + tf.abs(amount) * (extreme - pictures)
+
+
+def _blur(pictures: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
+    """Return the pictures on their way to the mean of 3 x 3 pixels, or away from it."""
+    blurred = tf.nn.avg_pool2d(pictures[..., tf.newaxis], 3, 1, "SAME")[..., 0]
+    return pictures + _draw(pictures, seed, -largest / 2, largest) * (blurred - pictures)
+
+
+def _shade(pictures: tf.Tensor, largest: float, seed: tf.Tensor) -> tf.Tensor:
+    """Return the pictures with a slope of light over them."""
+    first, second = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    line = tf.linspace(-0.5, 0.5, pictures.shape[1]) * 255
+    across = _draw(pictures, first, -largest, largest) * tf.reshape(line, (1, 1, -1))
+    return pictures + across + _draw(pictures, second, -largest, largest) * line[:, tf.newaxis]
 
 
 def _flatten(pictures: tf.Tensor, least_span: float, seed: tf.Tensor) -> tf.Tensor:

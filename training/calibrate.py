@@ -106,7 +106,7 @@ def calibrate(recipe: Recipe, validation: Scores, calibration: Scores, mixture: 
     novelty = novelty_tables(validation, recipe.novelty_names, "validation")
     chosen = judge(validation, mapping, novelty)
     once = judge(calibration, mapping, novelty)
-    grid = threshold_grid(chosen.confidence)
+    grid = threshold_grid(chosen.confidence, recipe.least_confidence)
     table = certified_table(once, grid, recipe.novelty_alpha)
     policy = make_policy(recipe, table, len(once.targets), mixture, "calibration")
     return Calibrated(
@@ -138,7 +138,7 @@ def cross_calibrate(recipe: Recipe, out_of_fold: OutOfFold, mixture: str) -> Cro
     """
     scores, folds = out_of_fold.scores, out_of_fold.folds
     judged = _judge_by_other_folds(recipe, out_of_fold)
-    grid = threshold_grid(judged.confidence)
+    grid = threshold_grid(judged.confidence, recipe.least_confidence)
     table = certified_table(judged, grid, recipe.novelty_alpha)
     policy = make_policy(recipe, table, len(folds), mixture, "folds")
     mapping = fit_calibration(recipe.calibration, scores, "folds")
@@ -178,10 +178,13 @@ def _judge_by_other_folds(recipe: Recipe, out_of_fold: OutOfFold) -> Judged:
     return Judged(probabilities, scores.targets, novelty_p)
 
 
-def threshold_grid(confidence: NDArray[np.float64]) -> list[float]:
-    """Return thresholds, strict to loose, fixed before the calibration split is looked at."""
+def threshold_grid(confidence: NDArray[np.float64], least: float = 0) -> list[float]:
+    """Return thresholds, strict to loose, fixed before the calibration split is looked at.
+
+    None is below `least`, which ends the walk if familiar rows are less confident than that.
+    """
     values = np.quantile(confidence, _WITHHELD, method="lower").round(DECIMALS)
-    return sorted(set(values.tolist()), reverse=True)
+    return sorted({max(value, least) for value in values.tolist()}, reverse=True)
 
 
 def certify(

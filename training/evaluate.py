@@ -12,6 +12,7 @@ from service.bundle.manifest import (
     Condition,
     Evaluation,
     Measure,
+    OutlierFamily,
     Policy,
     RealisedRow,
 )
@@ -169,6 +170,13 @@ def condition(name: str, judged: Judged, policy: Policy) -> Condition:
         answered=selective["coverage"],
         risk=selective["risk"],
     )
+
+
+def outlier_family(name: str, judged: Judged, policy: Policy) -> OutlierFamily:
+    """Return how many rows of none of the labels the default policy answers; none should be."""
+    answered = judged.passing(policy.novelty_alpha) >= policy.threshold
+    n = len(answered)
+    return OutlierFamily(name=name, n=n, answered=share(int(answered.sum()), n))
 
 
 def baseline(name: str, evaluation: Evaluation) -> Baseline:

@@ -108,6 +108,16 @@ def convolution(pictures: keras.KerasTensor, filters: int, padding: str) -> kera
     return layers.ReLU()(layers.BatchNormalization()(mapped))
 
 
+def pooled_convolution(pictures: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+    """Return an unpadded 3x3 convolution, halved, then normalised, with ReLU.
+
+    Halving comes first because it does not care, and the rest then has a quarter to do.
+    """
+    layers = keras.layers
+    mapped = layers.MaxPooling2D()(layers.Conv2D(filters, 3, use_bias=False)(pictures))
+    return layers.ReLU()(layers.BatchNormalization()(mapped))
+
+
 def compile_classifier(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     """Compile a network that returns logits."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -26,7 +26,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from service.inputs.texts import PAD_ID, UNKNOWN_ID
+from service.inputs.texts import FIRST_ID, PAD_ID, UNKNOWN_ID
 
 BUCKETS = 2**18
 SLOTS = 4  # in a bucket
@@ -49,7 +49,15 @@ END = 20  # the last twentieth of a row is emphasised
 # reviews lose 0.0002 of area under the risk-coverage curve; of their first five words alone 15 %
 # are answered instead of 39 %, and 16 % of these wrongly instead of 27 %.
 PRIOR_EVIDENCE = 100
-NOVELTY_NAMES = ("unknown_tokens", "unknown_bigrams")
+COMMON_WORDS = 100  # a fifth of them are half of any English text
+FREQUENT_WORDS = 2000  # of which training has seen every pair that is English
+SHARES = (
+    "unknown tokens",
+    "unknown bigrams",
+    "unknown trigrams",
+    "common tokens",
+    "unknown bigrams of frequent words",
+)
 
 
 class Ngrams(NamedTuple):
@@ -137,10 +145,10 @@ def fill_slots(
 
 
 class NgramMargin(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Token ids -> margin (rows, 1), float32, and novelty scores (rows, 2), float32 in [0, 1].
+    """Token ids -> margin (rows, 1), shares (rows, 5) in [0, 1], lengths (rows,), all float32.
 
-    Takes (rows, max_tokens), int32, 0 = padding. The scores are the shares of tokens that are not
-    in the vocabulary and of bigrams without a slot.
+    Takes (rows, max_tokens), int32, 0 = padding. The shares, in the order of `SHARES`, say how
+    foreign a row is: words it does not know, and known words in an order that it does not know.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -157,8 +165,10 @@ class NgramMargin(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         variable.assign(values)
         return variable
 
-    def call(self, rows: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Return margin and novelty scores."""
+    def call(
+        self, rows: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+        """Return margin, shares and lengths."""
         is_token = ops.cast(rows > PAD_ID, "int32")
         lengths = ops.sum(is_token, axis=1)
         row, position = ops.nonzero(is_token)
@@ -169,13 +179,10 @@ class NgramMargin(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         is_end = position * END >= ops.take(lengths, row) * (END - 1)
         emphasis = ops.where(is_end, EMPHASISED, PLAIN)
         found = 1 + ops.sum(is_known, axis=1)
-        columns = [emphasis * weight, emphasis * found, is_known[:, 0]]
-        total, evidence, bigrams = ops.unstack(_sums(columns, lengths), 3, axis=1)
+        columns = [emphasis * weight, emphasis * found, *_novelty_columns(row, token, is_known)]
+        total, evidence, *counts = ops.unstack(_sums(columns, lengths), len(columns), axis=1)
         margin = self._unit * _real(total) / ops.sqrt(_real(evidence + PRIOR_EVIDENCE))
-        unknown = ops.sum(ops.cast(ops.equal(rows, UNKNOWN_ID), "int32"), axis=1)
-        all_bigrams = ops.maximum(lengths - 1, 0)
-        novelty = [_share(unknown, lengths), _share(all_bigrams - bigrams, all_bigrams)]
-        return ops.expand_dims(margin + self._bias, 1), ops.stack(novelty, axis=1)
+        return ops.expand_dims(margin + self._bias, 1), _shares(counts, lengths), _real(lengths)
 
     def _look_up(
         self, row: keras.KerasTensor, token: keras.KerasTensor
@@ -192,6 +199,41 @@ class NgramMargin(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
         is_hit = ops.cast(ops.equal(entries[..., :SLOTS], ops.expand_dims(wanted, 2)), "int32")
         root = is_hit * (entries[..., SLOTS:] - LARGEST_ROOT)
         return ops.sum(root * ops.absolute(root), axis=(1, 2)), ops.sum(is_hit, axis=2)
+
+
+def _novelty_columns(
+    row: keras.KerasTensor, token: keras.KerasTensor, is_known: keras.KerasTensor
+) -> list[keras.KerasTensor]:
+    """Return what `_shares` counts, each (tokens,), 0 or 1."""
+    is_frequent = (token >= FIRST_ID) & (token < FIRST_ID + FREQUENT_WORDS)
+    follows_frequent = ops.concatenate([ops.zeros((1,), dtype="bool"), is_frequent[:-1]], axis=0)
+    is_pair = is_frequent & follows_frequent & ops.equal(_before(row, 1), row)
+    is_pair = ops.cast(is_pair, "int32")
+    is_common = (token >= FIRST_ID) & (token < FIRST_ID + COMMON_WORDS)
+    is_unknown = ops.equal(token, UNKNOWN_ID)
+    return [
+        ops.cast(is_unknown, "int32"),
+        is_known[:, 0],
+        is_known[:, 1],
+        ops.cast(is_common, "int32"),
+        is_pair,
+        is_pair * is_known[:, 0],
+    ]
+
+
+def _shares(counts: list[keras.KerasTensor], lengths: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the shares of `SHARES`, (rows, 5)."""
+    unknown, bigrams, trigrams, common, pairs, known_pairs = counts
+    all_bigrams, all_trigrams = ops.maximum(lengths - 1, 0), ops.maximum(lengths - 2, 0)
+    shares = [
+        _share(unknown, lengths),
+        _share(all_bigrams - bigrams, all_bigrams),
+        _share(all_trigrams - trigrams, all_trigrams),
+        _share(common, lengths),
+        # One of two more: a text of few frequent pairs tells little.
+        _share(pairs - known_pairs + 1, pairs + 2),
+    ]
+    return ops.stack(shares, axis=1)
 
 
 def _before(line: keras.KerasTensor, steps: int) -> keras.KerasTensor:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from service.bundle import Bundle, read_bundle, write_bundle
-from service.bundle.manifest import Baseline, Evaluation, File, Graph, Manifest
+from service.bundle.manifest import Baseline, Evaluation, File, Graph, Manifest, OutlierFamily
 from service.runtimes import RuntimeOptions, load_runtime
 from training import evaluate, export, plots, recipes
 from training.calibrate import Calibrated, Judged, calibrate, cross_calibrate
@@ -34,6 +34,7 @@ GOLDEN = "golden.npz"
 GOLDEN_ROWS = 8
 _BATCH_ROWS = 64
 _CONDITION = "condition "
+_OUTLIERS = "outliers "
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,11 @@ def _named_splits(data: Data) -> dict[str, Split]:
         "calibration": splits.calibration,
         "test": splits.test,
         **{_CONDITION + name: split for name, split in splits.conditions.items()},
+        **{
+            # They have no target; none is looked at.
+            _OUTLIERS + name: Split(rows, np.zeros(len(rows), np.int64))
+            for name, rows in data.outliers.items()
+        },
     }
     return {name: split for name, split in named.items() if split is not None}
 
@@ -229,6 +235,8 @@ def _measure(recipe: Recipe, data: Data, kept: Kept, scores: dict[str, Scores]) 
             split="folds left out",
             seed=recipe.seed,
         )
+        outliers = _outliers(scores, crossed.parts)
+        evaluation = evaluation.model_copy(update={"outliers": outliers})
         return _Measured(crossed.parts, crossed.judged, evaluation)
     parts = calibrate(recipe, scores["validation"], scores["calibration"], data.mixture)
     judged = parts.judge(scores["test"])
@@ -241,7 +249,16 @@ def _measure(recipe: Recipe, data: Data, kept: Kept, scores: dict[str, Scores]) 
         for name, part in scores.items()
         if name.startswith(_CONDITION)
     )
-    return _Measured(parts, judged, evaluation.model_copy(update={"conditions": conditions}))
+    more: dict[str, object] = {"conditions": conditions, "outliers": _outliers(scores, parts)}
+    return _Measured(parts, judged, evaluation.model_copy(update=more))
+
+
+def _outliers(scores: dict[str, Scores], parts: Calibrated) -> tuple[OutlierFamily, ...]:
+    return tuple(
+        evaluate.outlier_family(name.removeprefix(_OUTLIERS), parts.judge(part), parts.policy)
+        for name, part in scores.items()
+        if name.startswith(_OUTLIERS)
+    )
 
 
 def _deciding_parts(parts: Calibrated) -> dict[str, object]:

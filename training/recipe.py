@@ -80,6 +80,10 @@ class Data:
     mixture: str
     """What the calibration rows are, in words: the guarantee is about inputs like these."""
 
+    outliers: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Rows of none of the labels by the name of their family, only to be measured; those of a name
+    that ends with ` inverted` are the negatives of the others."""
+
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Further files of the bundle, such as the vocabulary, by name."""
 
@@ -182,6 +186,10 @@ class Recipe:
 
     novelty_alpha: float = 0.0
     """Least novelty p-value to answer; 0 turns the gate off."""
+
+    least_confidence: float = 0.0
+    """No threshold is looser, however small the risk: inputs between two labels are rare among
+    familiar ones and hardly count in their error, and nobody should answer them."""
 
     explore: Callable[[Data], Mapping[str, Picture]] | None = None
     """File name -> picture of the data, for the card."""

@@ -2,10 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 
-from service.bundle.manifest import Baseline, Condition, Evaluation, Manifest, Measure
+from service.bundle.manifest import (
+    Baseline,
+    Condition,
+    Evaluation,
+    Manifest,
+    Measure,
+    OutlierFamily,
+)
+from training.outlier_tests import INVERTED
 from training.recipe import Data, Picture, Recipe
 
 CARD = "MODEL_CARD.md"
+_LOOK_ALIKES = " Letters that are written like a digit are left out by their label, before scoring."
 
 
 def model_card(
@@ -33,6 +42,7 @@ def model_card(
         *(_evaluated(manifest.evaluation) if manifest.evaluation else ()),
         *_policy(manifest),
         *(_conditions(manifest.evaluation.conditions) if manifest.evaluation else ()),
+        *(_outliers(manifest.evaluation.outliers) if manifest.evaluation else ()),
         "## Pictures",
         *(
             f"**{picture.title}**\n\n![{picture.title}]({name})"
@@ -138,6 +148,32 @@ def _conditions(conditions: tuple[Condition, ...]) -> Iterator[str]:
                 _measure(part.risk),
             )
             for part in conditions
+        ),
+    )
+
+
+def _outliers(measured: tuple[OutlierFamily, ...]) -> Iterator[str]:
+    """Yield the share of each family that is answered, its negatives beside it."""
+    families = {family.name: family for family in measured}
+    if not families:
+        return
+    yield "## When it should not answer"
+    yield (
+        "Rows of none of the labels, and the share of each family that the default policy answers "
+        "all the same. None of them trained or tuned anything."
+        + (_LOOK_ALIKES if any("letters" in name for name in families) else "")
+    )
+    yield _table(
+        ("family", "rows", "answered", "answered, inverted"),
+        (
+            (
+                name,
+                f"{family.n:,}",
+                _measure(family.answered),
+                _measure(families[name + INVERTED].answered) if name + INVERTED in families else "",
+            )
+            for name, family in families.items()
+            if not name.endswith(INVERTED)
         ),
     )
 

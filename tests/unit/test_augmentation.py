@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.augmentation import Augmentation, augment, augmented_batches, plain_batches
+from training.augmentation import Augmentation, augment, augmented, augmented_batches, plain_batches
 from training.recipe import Split
 
 STRONG = Augmentation(
@@ -79,3 +79,39 @@ def test_shift_moves_ink_no_further_than_asked(split: Split) -> None:
     # Ink lies in 6..21; a fraction of a pixel spreads over two.
     assert inked.min() >= 6 - 4
     assert inked.max() <= 21 + 4
+
+
+@pytest.mark.parametrize(
+    "light",
+    [
+        pytest.param(Augmentation(blur=1), id="blur"),
+        pytest.param(Augmentation(shade=0.5), id="shade"),
+        pytest.param(Augmentation(least_span=0.3, noise=10), id="contrast and noise"),
+    ],
+)
+def test_light_changes_what_is_seen_and_not_the_shape(light: Augmentation, split: Split) -> None:
+    shape, seen = augmented(tf.constant(split.rows), light, tf.constant([1, 2]))
+
+    assert np.array_equal(shape, split.rows)
+    assert not np.array_equal(seen, split.rows)
+
+
+def test_strokes_become_a_pixel_thicker_or_thinner_at_most(split: Split) -> None:
+    square = np.zeros_like(split.rows)
+    square[:, 10:20, 10:20] = 255
+
+    shape, _ = augmented(tf.constant(square), Augmentation(thickness=1), tf.constant([1, 2]))
+
+    extreme = np.argwhere(np.asarray(shape).max(axis=0) > 0)
+    assert extreme.min() == 9
+    assert extreme.max() == 20
+    assert np.asarray(shape)[:, 11:19, 11:19].min() == 255
+    assert len(np.unique(np.asarray(shape).sum(axis=(1, 2)).round())) > 100
+
+
+def test_picture_that_fills_the_frame_gets_no_dark_corners() -> None:
+    bright = tf.fill((50, 28, 28), tf.constant(200, tf.uint8))
+
+    changed = augment(bright, Augmentation(rotation_degrees=30, log_scale=0.5), tf.constant([1, 2]))
+
+    assert set(np.unique(changed).tolist()) == {200}

@@ -212,3 +212,12 @@ def test_cross_fitted_policy_says_so() -> None:
 
     assert crossed.parts.policy.status == "cross_fitted"
     assert set(crossed.answered) == {row.max_error for row in crossed.parts.policy.table}
+
+
+def test_no_threshold_of_the_grid_is_below_the_least_confidence() -> None:
+    confidence = np.linspace(0.3, 1, 1_000)
+
+    grid = threshold_grid(confidence, 0.9)
+
+    assert grid[-1] == 0.9
+    assert grid == [value for value in threshold_grid(confidence) if value > 0.9] + [0.9]

@@ -2,9 +2,19 @@
 
 import numpy as np
 import pytest
+from bundles import certified_policy
 
 from training.calibrate import Judged
-from training.evaluate import aurc, confusion, ece, ece_floor, risk_coverage, risks_by_rank, share
+from training.evaluate import (
+    aurc,
+    confusion,
+    ece,
+    ece_floor,
+    outlier_family,
+    risk_coverage,
+    risks_by_rank,
+    share,
+)
 
 
 def test_share_has_the_exact_interval() -> None:
@@ -87,3 +97,15 @@ def test_confusion_counts_true_labels_in_rows() -> None:
     )
 
     assert confusion(judged) == ((1, 1), (1, 0))
+
+
+def test_outlier_counts_as_answered_only_behind_both_gates() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.6, 0.4]])
+    judged = Judged(probabilities, np.zeros(3, np.int64), np.array([0.5, 0.001, 0.5]))
+    policy = certified_policy(novelty_alpha=0.01)
+
+    family = outlier_family("letters", judged, policy)
+
+    assert (family.name, family.n) == ("letters", 3)
+    assert family.answered.value == pytest.approx(1 / 3)
+    assert family.answered.low < 1 / 3 < family.answered.high

@@ -52,8 +52,8 @@ def layer(weights: ngrams.Weights) -> ngrams.NgramMargin:
 def outputs_of(
     layer: ngrams.NgramMargin, rows: NDArray[np.int32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    margin, novelty = layer(rows)
-    return margin.numpy(), novelty.numpy()
+    margin, shares, _ = layer(rows)
+    return margin.numpy(), shares.numpy()
 
 
 def expected_margin(
@@ -113,7 +113,8 @@ def test_rows_of_padding_alone_have_the_bias_as_margin(layer: ngrams.NgramMargin
     margin, novelty = outputs_of(layer, np.zeros((3, WIDTH), np.int32))
 
     np.testing.assert_array_equal(margin, np.full((3, 1), BIAS, np.float32))
-    np.testing.assert_array_equal(novelty, np.zeros((3, 2), np.float32))
+    nothing = [0, 0, 0, 0, 1 / 2]
+    np.testing.assert_array_equal(novelty, np.array([nothing] * 3, np.float32))
 
 
 def test_each_occurrence_of_an_ngram_counts() -> None:
@@ -149,7 +150,7 @@ def test_the_end_of_a_row_is_emphasised() -> None:
     assert emphasis.tolist() == [1] * 95 + [2] * 5 + [1] * 38 + [2] * 2
 
 
-def test_novelty_scores_are_shares_of_what_is_unknown() -> None:
+def test_shares_tell_what_is_unknown_and_what_is_common() -> None:
     known = ngrams.ngrams_of(np.array([[2, 3]], np.int32)).codes[1, 0]
     codes = np.array([known])
     slots = ngrams.fill_slots(codes, np.zeros(1), ngrams.assign_slots(codes))
@@ -157,7 +158,13 @@ def test_novelty_scores_are_shares_of_what_is_unknown() -> None:
 
     _, novelty = outputs_of(layer, np.array([[2, 3, 1, 2, 3], [1, 1, 0, 0, 0]], np.int32))
 
-    expected = np.array([[1 / 5, 2 / 4], [1, 1]], np.float32)
+    expected = np.array(
+        [
+            [1 / 5, 2 / 4, 3 / 3, 4 / 5, (2 - 2 + 1) / (2 + 2)],
+            [1, 1, 0, 0, 1 / 2],
+        ],
+        np.float32,
+    )
     np.testing.assert_array_equal(novelty, expected)
 
 
@@ -196,13 +203,13 @@ def test_code_without_a_slot_finds_nothing() -> None:
     margin, novelty = outputs_of(layer, np.array([[2, 3, 4]], np.int32))
 
     assert margin[0, 0] == pytest.approx(3 / np.sqrt(3 + ngrams.PRIOR_EVIDENCE))
-    assert novelty.tolist() == [[0.0, 1.0]]
+    assert novelty.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.75]]
 
 
 def test_onnx_agrees_with_keras(weights: ngrams.Weights, tmp_path: Path) -> None:
     rows = keras.Input((WIDTH,), dtype="int32")
-    margin, novelty = ngrams.NgramMargin(weights)(rows)
-    model = keras.Model(rows, {"logits": two_logits(margin), "novelty_scores": novelty})
+    margin, shares, _ = ngrams.NgramMargin(weights)(rows)
+    model = keras.Model(rows, {"logits": two_logits(margin), "novelty_scores": shares})
     batch = random_rows(seed=6)
 
     export.save_model(model, tmp_path)

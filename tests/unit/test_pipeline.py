@@ -97,6 +97,7 @@ def test_evaluation_counts_every_test_row_once(bundle: Bundle) -> None:
     assert len(evaluation.risk_coverage) <= 101
     assert evaluation.accuracy.low < evaluation.accuracy.value < evaluation.accuracy.high
     assert [condition.name for condition in evaluation.conditions] == ["moved"]
+    assert [(family.name, family.n) for family in evaluation.outliers] == [("far away", 100)]
 
 
 def test_card_tells_numbers_limits_and_how_to_repeat_it(bundle: Bundle) -> None:

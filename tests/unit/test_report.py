@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from training_toys import load, toy_recipe
 
-from service.bundle.manifest import Baseline, Graph, Manifest, Provenance, Tensor
+from service.bundle.manifest import (
+    Baseline,
+    Graph,
+    Manifest,
+    OutlierFamily,
+    Provenance,
+    Tensor,
+)
 from training import evaluate
 from training.calibrate import Calibrated, calibrate
 from training.recipe import Picture, Scores
@@ -97,3 +104,27 @@ def test_card_says_when_nothing_could_be_certified() -> None:
 @pytest.mark.parametrize("words", ["![One](one.png)", "- It is a toy.", "dunno train toy", "51"])
 def test_card_shows(words: str) -> None:
     assert words in card(skill=4)
+
+
+def test_card_puts_the_negatives_of_a_family_beside_it() -> None:
+    manifest = manifest_of(
+        calibrate(toy_recipe(), scores(1_500, 4), scores(2_000, 4), "drawn rows"), scores(1_000, 4)
+    )
+    assert manifest.evaluation is not None
+    families = tuple(
+        OutlierFamily(name=name, n=50, answered=evaluate.share(count, 50))
+        for name, count in (("letters", 1), ("letters inverted", 2), ("noise", 0))
+    )
+    evaluation = manifest.evaluation.model_copy(update={"outliers": families})
+
+    text = model_card(
+        toy_recipe(), load(Path()), {}, manifest.model_copy(update={"evaluation": evaluation}), {}
+    )
+
+    rows = [
+        line.split(" | ") for line in text.splitlines() if line.startswith(("| letters", "| noise"))
+    ]
+    assert [row[0] for row in rows] == ["| letters", "| noise"]
+    assert rows[0][2].startswith("2.00%")
+    assert rows[0][3].startswith("4.00%")
+    assert rows[1][3] == " |"

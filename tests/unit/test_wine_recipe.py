@@ -1,7 +1,10 @@
 """The wine recipe, on made-up measurements."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.recipe import Split
 from training.recipes import wine
@@ -36,8 +39,24 @@ def test_quality_does_not_part_equal_measurements(split: Split) -> None:
 def test_graph_decides_as_the_machine_that_was_fitted(split: Split) -> None:
     scaler, machine = wine.fit_machine(split)
 
-    logits = np.asarray(wine.machine_graph(scaler, machine)(split.rows)["logits"])
+    logits = np.asarray(
+        wine.machine_graph(scaler, machine, wine.fit_familiar(split))(split.rows)["logits"]
+    )
 
     expected = machine.decision_function(scaler.transform(split.rows))
     # Rows and standard scores are float32 in the graph, double in the machine.
     assert logits[:, 1] - logits[:, 0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_outliers_are_what_their_name_says(split: Split) -> None:
+    rows: NDArray[Any] = split.rows
+
+    families = wine.outliers(rows)
+
+    np.testing.assert_array_equal(families["columns reversed"], rows[:, ::-1])
+    ratios = families["one measurement x 10"] / rows
+    assert np.allclose(np.sort(ratios, axis=1), [1] * 10 + [10])
+    swapped = families["two measurements swapped"]
+    np.testing.assert_array_equal(np.sort(swapped, axis=1), np.sort(rows, axis=1))
+    assert ((swapped != rows).sum(axis=1) <= 2).all()
+    assert {rows.dtype for rows in families.values()} == {np.dtype(np.float32)}

@@ -1,8 +1,9 @@
-"""Handwritten digits, light on dark or dark on light: a small convolutional network.
+"""Handwritten digits in any polarity and contrast; letters, scribbles and photographs are refused.
 
-Expected: accuracy 99.58 % on test, the same on inverted pictures and at a third of the contrast;
-1,059 s on 2 cores (x86-64) that had other work as well, seed 1998. The lecture's networks: dense
-512 97.86 % (inverted 4 %) in 17 s, CNN 99.05 % (inverted 28 %) in 80 s.
+Expected: accuracy 99.67 % on test, the same inverted and at a third of the contrast, 98.8 % of it
+answered with 0.06 % of errors; 1,603 s on 2 cores (x86-64) that had other work as well, seed 1998.
+Answered of what is no digit: Fashion-MNIST 0.5 %, notMNIST 0.2 %, letters by hand 5 to 8 %. The
+lecture's networks: dense 512 97.86 % (inverted 4 %), CNN 99.05 % (inverted 28 %).
 """
 
 from collections.abc import Mapping
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import keras
 
-from training import images
-from training.augmentation import Augmentation, augmented_batches, plain_batches
-from training.datasets import MNIST
+from training import images, novelty, outlier_tests, outliers
+from training.augmentation import Augmentation, plain_batches
+from training.datasets import FASHION_MNIST, MNIST
 from training.fitting import fit_epochs
 from training.layers import InkOnGround, serving_model
-from training.recipe import Data, Fitted, Recipe, Workbench
+from training.open_set import OpenSetFit, open_set_batches
+from training.recipe import Data, Fitted, Recipe, Split, Workbench
 
 SEED = 1998  # the year of the paper that brought the data
 LABELS = tuple("0123456789")
@@ -30,35 +32,56 @@ CONDITIONS: Mapping[str, images.Condition] = {
     "low_contrast_inverted": images.flat(165, -0.3),
 }
 MIXTURE = images.Mixture(
-    words="half as MNIST has them, light on dark, and half inverted",
-    conditions=(images.clean, images.inverted),
+    words="a quarter each as MNIST has them, light on dark, inverted, and either in low contrast",
+    conditions=(images.clean, *CONDITIONS.values()),
 )
 LECTURE_MIXTURE = images.Mixture(words="as MNIST has them", conditions=(images.clean,))
+# 0, 1 and 8 stay what they are when they are turned by a quarter.
+TURNED_LABELS = (2, 3, 4, 5, 6, 7, 9)
 
 
 def load(folder: Path, mixture: images.Mixture = MIXTURE) -> Data:
-    """Return the official files, split 50,000 + 5,000 + 5,000 + 10,000."""
-    return images.load(folder, MNIST, mixture, CONDITIONS, SEED)
+    """Return the official files, split 50,000 + 5,000 + 5,000 + 10,000, and outliers."""
+    data = images.load(folder, MNIST, mixture, CONDITIONS, SEED)
+    test = data.splits.test
+    return replace(data, outliers=outlier_families(folder, test) if test else {})
+
+
+def outlier_families(folder: Path, test: Split) -> Mapping[str, images.PictureArray]:
+    """Return what no answer should be given for, in both polarities."""
+    return outlier_tests.both_polarities(
+        {
+            **outlier_tests.far_families(),
+            **outlier_tests.real_families(folder),
+            "Fashion-MNIST": outlier_tests.other_pictures(folder, FASHION_MNIST),
+            "digits turned by a quarter": outlier_tests.turned(test, TURNED_LABELS),
+            "two digits side by side": outlier_tests.side_by_side(test),
+            "means of two digits": outlier_tests.averages(test),
+        }
+    )
 
 
 # --- Network ----------------------------------------------------------------------------------
 
-FILTERS = (32, 32, 64, 64)  # 3x3; the maps are halved after each second
+FILTERS = ((16, 32), (64, 64), (128,))  # 3x3, unpadded: the border of a digit is empty
+FEATURES = 128
+CODE, DECODER_UNITS = 32, 96  # few numbers can redraw a digit, but not everything
 DROPOUT = 0.3
 
 
 def network() -> keras.Model:
-    """Return the network: pictures -> logits."""
+    """Return the network that is fitted: pictures -> joint logits, redrawing."""
     layers = keras.layers
     pictures = keras.Input((28, 28), dtype="uint8")
     maps = layers.Reshape((28, 28, 1))(InkOnGround()(pictures))
-    for number, filters in enumerate(FILTERS):
-        # Unpadded: half the time of padded ones, and the border of a digit is empty.
-        maps = images.convolution(maps, filters, "valid")
-        if number % 2:
-            maps = layers.MaxPooling2D()(maps)
-    logits = layers.Dense(len(LABELS))(layers.Dropout(DROPOUT)(layers.Flatten()(maps)))
-    return keras.Model(pictures, logits)
+    for *filters, last in FILTERS[:-1]:
+        for number in filters:
+            maps = images.convolution(maps, number, "valid")
+        maps = images.pooled_convolution(maps, last)
+    maps = images.convolution(maps, FILTERS[-1][0], "valid")
+    flat = layers.Dropout(DROPOUT)(layers.Flatten()(maps))
+    features = layers.Dense(FEATURES, activation="relu")(flat)
+    return novelty.with_novelty(pictures, features, len(LABELS), CODE, DECODER_UNITS)
 
 
 def lecture_dense() -> keras.Model:
@@ -84,37 +107,72 @@ def lecture_convolutions() -> keras.Model:
 
 # --- Training ---------------------------------------------------------------------------------
 
-EPOCHS = 24
-BATCH_ROWS = 100
+EPOCHS = 42
+BATCH_ROWS, OUTLIER_ROWS = 100, 80
 PEAK_RATE = 3e-3
 WARM_UP_STEPS = 500
 WEIGHT_DECAY = 1e-2
 AUGMENTATION = Augmentation(
-    rotation_degrees=12,
-    log_scale=0.15,
+    rotation_degrees=14,
+    log_scale=0.3,  # from 15 pixels high to as large as the frame
     shear=0.15,
     shift_pixels=2.5,
-    least_span=0.2,
-    noise=6,
+    thickness=0.5,
+    least_span=0.15,
+    blur=0.8,
+    shade=0.15,
+    noise=8,
     untouched_share=0.2,
+)
+OUTLIERS = 200_000
+MIX = outliers.Mix(
+    labels=len(LABELS),
+    # Other signs are the hard ones; noise and photographs are learnt from a few.
+    shares={
+        "letters": 0.20,
+        "invented letters": 0.14,
+        "printed glyphs": 0.13,
+        "scribbles": 0.06,
+        "line figures": 0.06,
+        "side by side": 0.05,
+        "overlaid": 0.04,
+        "half swapped": 0.02,
+        "shuffled": 0.02,
+        "turned": 0.05,
+        "averaged": 0.05,
+        "textures": 0.03,
+        "blobs": 0.03,
+        "noise": 0.03,
+        "plain": 0.02,
+        "leaves": 0.04,
+        "silhouettes": 0.04,
+    },
+    # Upside down 6 and 9 become each other, 2 and 5 stay; in a mirror 2 and 5 become each other.
+    turns={
+        outliers.clockwise: TURNED_LABELS,
+        outliers.anticlockwise: TURNED_LABELS,
+        outliers.upside_down: (3, 4, 7),
+        outliers.mirrored: (3, 6, 7, 9),
+    },
 )
 LECTURE_EPOCHS = 6
 LECTURE_BATCH_ROWS = 128
 
 
 def fit(data: Data, workbench: Workbench) -> Fitted:
-    """Fit the network on augmented digits."""
+    """Fit the network on augmented digits and outliers."""
     keras.utils.set_random_seed(SEED)
     train = data.splits.train
     steps = EPOCHS * (len(train.targets) // BATCH_ROWS)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps - WARM_UP_STEPS, warmup_target=PEAK_RATE, warmup_steps=WARM_UP_STEPS
     )
-    classifier = network()
-    images.compile_classifier(classifier, keras.optimizers.AdamW(rate, WEIGHT_DECAY))
-    batches = augmented_batches(train, AUGMENTATION, BATCH_ROWS, SEED)
-    curves = fit_epochs(classifier, batches, data.splits.validation, EPOCHS, workbench)
-    return Fitted(model=serving_model(classifier.input, classifier.output), curves=curves)
+    fitted = OpenSetFit(network())
+    fitted.compile(keras.optimizers.AdamW(rate, WEIGHT_DECAY), jit_compile=False)
+    pool = outliers.pool(train, MIX, OUTLIERS, SEED)
+    batches = open_set_batches(train, pool, AUGMENTATION, (BATCH_ROWS, OUTLIER_ROWS), SEED)
+    curves = fit_epochs(fitted, batches, data.splits.validation, EPOCHS, workbench)
+    return Fitted(model=novelty.serving_model(fitted.network), curves=curves)
 
 
 def fit_lecture(build: images.Build, data: Data, workbench: Workbench) -> Fitted:
@@ -131,16 +189,21 @@ def fit_lecture(build: images.Build, data: Data, workbench: Workbench) -> Fitted
 
 RECIPE = Recipe(
     name="mnist",
-    network="CNN 3x3, 32-32-64-64, blind to polarity and contrast",
+    network="CNN 3x3, 16-32-64-64-128, blind to polarity and contrast, decoder 32-96-784",
     description="Reads one handwritten digit, in any polarity and contrast.",
     labels=LABELS,
     seed=SEED,
     load=load,
     fit=fit,
     max_error=0.005,
+    novelty_names=novelty.NAMES,
+    # Together they withhold less than 1 % of the validation digits.
+    novelty_alpha=0.005,
+    least_confidence=0.9,
     limits=(
         "It reads one digit, upright and roughly centred, as Americans write it.",
-        "The novelty gate is off: a letter, a dog or two digits may be answered with confidence.",
+        "Letters that are written like a digit (O, I, l, S, Z, B, q, g) are answered as digits.",
+        "Of other handwritten letters one in twenty is answered: Y as 4, D as 0, a as 4 or 9.",
         "The promise about errors holds for digits like MNIST's, not for other pens or cameras.",
     ),
 )
@@ -151,6 +214,9 @@ LECTURE = tuple(
         network=words,
         load=partial(load, mixture=LECTURE_MIXTURE),
         fit=partial(fit_lecture, build),
+        novelty_names=("energy",),
+        novelty_alpha=0.0,
+        least_confidence=0.0,
     )
     for words, build in (
         ("dense 512", lecture_dense),
