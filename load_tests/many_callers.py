@@ -66,7 +66,10 @@ def questions(models: Path) -> list[Question]:
         bundle = find_bundles(models, name, entry)[0]
         with np.load(bundle.path / "golden.npz") as golden:
             rows = golden["rows"]
-        instances = rows.tolist()
+        # JSON has no NaN: what is missing is null.
+        values = rows.astype(object)
+        values[np.isnan(rows)] = None
+        instances = values.tolist()
         declared = bundle.manifest.input
         if isinstance(declared, TextInput):
             vocabulary = read_vocabulary(read_bundle(bundle.path).read(declared.vocabulary))
@@ -88,12 +91,14 @@ def serving(models: Path) -> Iterator[str]:
         [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if match := re.search(r"running on (http://[\d.:]+)", line):
-                yield match.group(1)
-                break
-        process.terminate()
-        process.stderr.read()
+        lines = (re.search(r"running on (http://[\d.:]+)", line) for line in process.stderr)
+        found = next((match for match in lines if match), None)
+        assert found, "the server did not start"
+        try:
+            yield found.group(1)
+        finally:
+            process.terminate()
+            process.stderr.read()
 
 
 async def ask(client: httpx.AsyncClient, question: Question) -> object:

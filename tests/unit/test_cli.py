@@ -155,8 +155,10 @@ def serving(models: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
         lines = (re.search(r"running on http://([\d.:]+)", line) for line in process.stderr)
         found = next((match for match in lines if match), None)
         assert found, "the server did not start"
-        yield process, found.group(1)
-        process.terminate()
+        try:
+            yield process, found.group(1)
+        finally:
+            process.terminate()
 
 
 def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(models: Path) -> None:
