@@ -71,11 +71,10 @@ class Fastlane:
         except asyncio.CancelledError:
             if departure.has_happened:
                 exchange.count("cancelled", is_ok=False)
-                return
-            if exchange.has_started:
+            elif exchange.has_started:
                 raise
-            # The server stops and has waited long enough; the caller is told so.
-            await exchange.refuse(Draining("the server is stopping"))
+            else:  # the server stops and has waited long enough; the caller is told so
+                await exchange.refuse(Draining("the server is stopping"))
         except Exception:
             log.exception("request failed", extra={"request_id": exchange.request_id})
             await exchange.fail()
