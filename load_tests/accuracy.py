@@ -120,7 +120,10 @@ Prediction = dict[str, object]
 
 
 async def post_all(
-    client: httpx.AsyncClient, model: str, requests: Sequence[Callable[[], tuple[str, bytes]]]
+    client: httpx.AsyncClient,
+    model: str,
+    requests: Sequence[Callable[[], tuple[str, bytes]]],
+    callers: int,
 ) -> list[Prediction]:
     """Post every request and return the predictions of all, in order."""
     answers: list[list[Prediction]] = [[] for _ in requests]
@@ -137,13 +140,8 @@ async def post_all(
             response.raise_for_status()
             answers[number] = response.json()["predictions"]
 
-    await asyncio.gather(*(caller() for _ in range(client_callers(client))))
+    await asyncio.gather(*(caller() for _ in range(callers)))
     return [prediction for part in answers for prediction in part]
-
-
-def client_callers(client: httpx.AsyncClient) -> int:
-    """Return how many callers share the client."""
-    return int(client.headers["x-callers"])
 
 
 def summary(labels: Sequence[str], predictions: Sequence[Prediction]) -> str:
@@ -158,11 +156,8 @@ def summary(labels: Sequence[str], predictions: Sequence[Prediction]) -> str:
 async def run(address: str, options: argparse.Namespace) -> bool:
     """Run the tests that are asked for; tell whether one row and many said the same."""
     is_same = True
-    headers = {"x-callers": str(options.callers)}
     limits = httpx.Limits(max_connections=options.callers)
-    async with httpx.AsyncClient(
-        base_url=address, headers=headers, limits=limits, timeout=60
-    ) as client:
+    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
         for title, (model, load) in TESTS.items():
             if options.only not in (None, model):
                 continue
@@ -172,8 +167,8 @@ async def run(address: str, options: argparse.Namespace) -> bool:
             several = [
                 partial(rows.many, slice(start, start + step)) for start in range(0, count, step)
             ]
-            alone = await post_all(client, model, single)
-            together = await post_all(client, model, several)
+            alone = await post_all(client, model, single, options.callers)
+            together = await post_all(client, model, several, options.callers)
             verdicts = ("verdict", "label", "reason", "best_guess", "candidates")
             differing = sum(
                 any(one[key] != other[key] for key in verdicts)
@@ -194,7 +189,7 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--rows", type=int, default=100)
     options = parser.parse_args()
-    with serving(options.models) as address:
+    with serving(options.models) as (_, address):
         return 0 if asyncio.run(run(address, options)) else 1
 
 

@@ -24,7 +24,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from service.bundle import read_bundle
 from service.bundle.manifest import TextInput
 from service.inputs.texts import FIRST_ID, read_vocabulary
 from service.prediction.catalogue import find_bundles, read_catalogue
@@ -72,7 +71,7 @@ def questions(models: Path) -> list[Question]:
         instances = values.tolist()
         declared = bundle.manifest.input
         if isinstance(declared, TextInput):
-            vocabulary = read_vocabulary(read_bundle(bundle.path).read(declared.vocabulary))
+            vocabulary = read_vocabulary(bundle.read(declared.vocabulary))
             instances = [
                 " ".join(vocabulary[token - FIRST_ID] for token in row if token >= FIRST_ID)
                 for row in rows
@@ -84,8 +83,8 @@ def questions(models: Path) -> list[Question]:
 
 
 @contextmanager
-def serving(models: Path) -> Iterator[str]:
-    """Start a server of its own process and return its address."""
+def serving(models: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start a server of its own process and return it with its address."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     with subprocess.Popen(  # noqa: S603  our own command
         [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True
@@ -95,7 +94,7 @@ def serving(models: Path) -> Iterator[str]:
         found = next((match for match in lines if match), None)
         assert found, "the server did not start"
         try:
-            yield found.group(1)
+            yield process, found.group(1)
         finally:
             process.terminate()
             process.stderr.read()
@@ -182,7 +181,7 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    with serving(options.models) as address:
+    with serving(options.models) as (_, address):
         tally = asyncio.run(run(address, options.models, options.callers, options.seconds))
     for outcome, count in sorted(tally.outcomes.items()):
         print(f"{count:8,}  {outcome}")

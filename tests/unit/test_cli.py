@@ -2,17 +2,14 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundles import fruit_bundle, write_catalogue
 from click.testing import CliRunner, Result
+from many_callers import serving
 from PIL import Image
 
 from service.cli import main
@@ -144,23 +141,6 @@ def test_every_command_explains_itself() -> None:
         assert dunno(command, "--help").exit_code == 0
 
 
-@contextmanager
-def serving(models: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Start a server of its own process and wait for its address."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
-    with subprocess.Popen(  # noqa: S603  our own command
-        [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        lines = (re.search(r"running on http://([\d.:]+)", line) for line in process.stderr)
-        found = next((match for match in lines if match), None)
-        assert found, "the server did not start"
-        try:
-            yield process, found.group(1)
-        finally:
-            process.terminate()
-
-
 def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(models: Path) -> None:
     body = b'{"instances": [[9, 0, 0]]}'
     head = (
@@ -169,7 +149,7 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(models: Path) -> 
         b"Expect: 100-continue\r\n\r\n" % len(body)
     )
     with serving(models) as (process, address):
-        host, port = address.split(":")
+        host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             connection.sendall(head)
             assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
@@ -191,7 +171,7 @@ def test_body_that_never_comes_is_told_when_the_server_stops(
         b"Expect: 100-continue\r\n\r\n"
     )
     with serving(models) as (process, address):
-        host, port = address.split(":")
+        host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
             connection.sendall(head)
             assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
