@@ -73,6 +73,7 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
     """Serve the models of the catalogue until SIGTERM or Ctrl-C."""
     import uvicorn  # noqa: PLC0415  only this command serves
 
+    from service.api.hotpath import HotProtocol  # noqa: PLC0415
     from service.app import create_app  # noqa: PLC0415
     from service.telemetry.logs import configure_logs  # noqa: PLC0415
 
@@ -89,7 +90,7 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
             host=settings.host,
             port=settings.port,
             loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http="httptools",
+            http=HotProtocol,
             ws="none",
             lifespan="on",
             log_config=None,

@@ -1,7 +1,8 @@
 """Logits and novelty scores become verdicts: pure numpy, no clock, no queue.
 
-Two steps, because a batch holds rows of many callers: `Judge.assess` depends only on the model and
-runs once for the batch; `Judge.decide` depends on the caller's terms and runs once for a request.
+Two steps, because a batch holds rows of many callers: `Judge.assess` and `Judge.rows` depend only
+on the model and run once for the batch; `Judge.verdict` depends on the caller's terms, and only
+compares numbers that are there already.
 
 Every comparison with a threshold happens in float64 after rounding to 1e-6, so that the last bits
 by which batch sizes and runtimes differ do not turn a verdict.
@@ -44,6 +45,10 @@ class Unknown(NamedTuple):
 
 Verdict = Answered | Unknown
 
+_NOVEL = Unknown("out_of_distribution")
+_AMBIGUOUS = Unknown("ambiguous")
+_UNSURE = Unknown("low_confidence")
+
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
@@ -61,14 +66,25 @@ class Assessment:
     finite: NDArray[np.bool_]
     """Shape (rows,), False where the graph returned NaN or infinity: there is no verdict."""
 
-    def part(self, start: int, stop: int) -> "Assessment":
-        """Return the assessment of the rows `start` to `stop`."""
-        return Assessment(
-            self.probabilities[start:stop],
-            self.confidence[start:stop],
-            None if self.novelty_p is None else self.novelty_p[start:stop],
-            self.finite[start:stop],
-        )
+
+class Row(NamedTuple):
+    """The same of one row, as an answer needs it."""
+
+    best: int
+    """Index of the best label."""
+
+    confidence: float
+    novelty_p: float | None
+    probabilities: list[float]
+    """One a label, rounded to 1e-6."""
+
+    candidates: list[str]
+    """What it may be, most probable first; the best label always is in it."""
+
+    is_ambiguous: bool
+    """Two labels share almost all probability, and neither has almost all of it."""
+
+    is_finite: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +111,10 @@ class Judge:
         self.policy_id = manifest.policy_id
         self._calibration = manifest.calibration
         self._tails = None if manifest.novelty is None else _Tails(manifest.novelty)
-        self._candidate_limits = _candidate_limits(manifest.conformal, len(manifest.labels))
+        self._answers = [Answered(label) for label in manifest.labels]
+        self._alone = [[label] for label in manifest.labels]
+        limits = _candidate_limits(manifest.conformal, len(manifest.labels))
+        self._least_candidates = 1 - np.array(limits)
         self._policy = manifest.policy
         self._floor = floor or Floor()
         self.default_terms = _default_terms(manifest.policy, self._floor)
@@ -110,13 +129,57 @@ class Judge:
             novelty_scores: shape (rows, scores), in the order of the manifest's names.
         """
         finite = _finite_rows(logits)
-        novelty_p = None
         if self._tails is not None:
             finite &= _finite_rows(novelty_scores)
-            novelty_p = self._tails.p_values(np.nan_to_num(novelty_scores)).round(DECIMALS)
-        probabilities = calibrated(np.nan_to_num(logits), self._calibration)
+        if not finite.all():
+            logits, novelty_scores = np.nan_to_num(logits), np.nan_to_num(novelty_scores)
+        novelty_p = None
+        if self._tails is not None:
+            novelty_p = self._tails.p_values(novelty_scores).round(DECIMALS)
+        probabilities = calibrated(logits, self._calibration)
         confidence = probabilities.max(axis=1).round(DECIMALS)
         return Assessment(probabilities, confidence, novelty_p, finite)
+
+    def rows(self, assessment: Assessment) -> list[Row]:
+        """Return what each row's answer needs, whatever the terms."""
+        probabilities, confidence = assessment.probabilities, assessment.confidence
+        best = probabilities.argmax(axis=1)
+        is_likely = probabilities >= self._least_candidates
+        is_likely[np.arange(len(best)), best] = True
+        # Nearly always one label stands out, and nothing has to be sorted.
+        is_alone = (confidence >= self._policy.ambiguity_mass) & (is_likely.sum(axis=1) == 1)
+        p_values = assessment.novelty_p
+        rows = zip(
+            best.tolist(),
+            confidence.tolist(),
+            [None] * len(best) if p_values is None else p_values.tolist(),
+            probabilities.round(DECIMALS).tolist(),
+            is_alone.tolist(),
+            assessment.finite.tolist(),
+            strict=True,
+        )
+        return [
+            Row(label, share, p, shares, self._alone[label], is_ambiguous=False, is_finite=finite)
+            if alone
+            else Row(
+                label,
+                share,
+                p,
+                shares,
+                self.candidates(probabilities[number]),
+                self._is_ambiguous(probabilities[number]),
+                finite,
+            )
+            for number, (label, share, p, shares, alone, finite) in enumerate(rows)
+        ]
+
+    def verdict(self, row: Row, terms: Terms) -> Verdict:
+        """Return the verdict on a row: novelty first, then confidence, then why it is low."""
+        if row.novelty_p is not None and row.novelty_p < terms.novelty_alpha:
+            return _NOVEL
+        if row.confidence >= terms.min_confidence:
+            return self._answers[row.best]
+        return _AMBIGUOUS if row.is_ambiguous else _UNSURE
 
     def terms(
         self,
@@ -139,20 +202,8 @@ class Judge:
         return terms
 
     def decide(self, assessment: Assessment, terms: Terms) -> list[Verdict]:
-        """Return one verdict a row: novelty first, then confidence, then why it is low."""
-        verdicts: list[Verdict] = []
-        best = assessment.probabilities.argmax(axis=1)
-        novelty_p = assessment.novelty_p
-        for row, confidence in enumerate(assessment.confidence.tolist()):
-            if novelty_p is not None and novelty_p[row] < terms.novelty_alpha:
-                verdicts.append(Unknown("out_of_distribution"))
-            elif confidence >= terms.min_confidence:
-                verdicts.append(Answered(self.labels[best[row]]))
-            elif self._is_ambiguous(assessment.probabilities[row]):
-                verdicts.append(Unknown("ambiguous"))
-            else:
-                verdicts.append(Unknown("low_confidence"))
-        return verdicts
+        """Return one verdict a row."""
+        return [self.verdict(row, terms) for row in self.rows(assessment)]
 
     def candidates(self, probabilities: NDArray[np.float64]) -> list[str]:
         """Return what a row may be, most probable first; the best label always is in it.
@@ -168,7 +219,7 @@ class Judge:
         chosen: list[str] = []
         mass = 0.0
         for label in order:
-            is_likely = 1 - probabilities[label] <= self._candidate_limits[label]
+            is_likely = probabilities[label] >= self._least_candidates[label]
             if not chosen or round(mass, DECIMALS) < enough or is_likely:
                 chosen.append(self.labels[label])
             mass += probabilities[label]

@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ import httpx
 import pytest
 import uvicorn
 from bundles import fruit_bundle, picture_bundle, review_bundle, write_catalogue
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.api.hotpath import HotProtocol
 from service.app import create_app
 from service.settings import Settings
 
@@ -51,10 +54,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Server:
     """A real server on a free port, in a thread of this process."""
 
-    def __init__(self, settings: Settings) -> None:
-        config = uvicorn.Config(
-            create_app(settings), port=0, log_config=None, http="httptools", loop="uvloop"
-        )
+    def __init__(self, settings: Settings, http: type[asyncio.Protocol]) -> None:
+        app = create_app(settings)
+        config = uvicorn.Config(app, port=0, log_config=None, http=http, loop="uvloop")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
@@ -72,9 +74,12 @@ class Server:
         self._thread.join(10)
 
 
-@pytest.fixture(scope="session")
-def address(models: Path) -> Iterator[str]:
-    """Address of a server with small limits, so that tests can reach them."""
+@pytest.fixture(scope="session", params=[HttpToolsProtocol, HotProtocol], ids=["asgi", "hot"])
+def address(models: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a server with small limits, so that tests can reach them.
+
+    Once with uvicorn's own protocol and once with ours: nobody should be able to tell.
+    """
     settings = Settings(
         models=models,
         max_body_bytes=100_000,
@@ -83,7 +88,7 @@ def address(models: Path) -> Iterator[str]:
         max_picture_side=2000,
         body_timeout_ms=300,
     )
-    with Server(settings) as address:
+    with Server(settings, request.param) as address:
         yield address
 
 

@@ -22,8 +22,8 @@ class Doubled:
 
     values: NDArray[np.generic]
 
-    def part(self, start: int, stop: int) -> Self:
-        return type(self)(self.values[start:stop])
+    def __getitem__(self, rows: slice) -> Self:
+        return type(self)(self.values[rows])
 
 
 class RecordingRun:

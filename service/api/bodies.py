@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from email.message import Message
 from email.utils import collapse_rfc2231_value
+from functools import lru_cache
 
 from starlette.types import Receive
 
@@ -43,7 +44,16 @@ async def read_payload(
             body = await _read_body(receive, max_bytes)
     except TimeoutError:
         raise BodyTimedOut(f"the body was not complete after {timeout_s:g} s") from None
-    media_type, parameters = parse_content_type(header(headers, b"content-type"))
+    return payload_of(body, header(headers, b"content-type"))
+
+
+def payload_of(body: bytes, content_type: bytes) -> Payload:
+    """Return a body with what its Content-Type says of it.
+
+    Raises:
+        InputInvalid: if the header cannot be read.
+    """
+    media_type, parameters = parse_content_type(content_type)
     if media_type in ("", CURL_DEFAULT) and body.lstrip()[:1] == b"{":
         media_type = "application/json"  # what `curl -d '{...}'` means, whatever it says
     return Payload(body, media_type, parameters)
@@ -74,6 +84,7 @@ async def _read_body(receive: Receive, max_bytes: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+@lru_cache(maxsize=256)
 def parse_content_type(value: bytes) -> tuple[str, dict[str, str]]:
     """Return the media type in lower case and its parameters.
 

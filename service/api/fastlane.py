@@ -6,33 +6,44 @@ The same route through a framework costs twice the time of everything else toget
 
 import asyncio
 import logging
+import re
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.bodies import CallerGone, linger, read_payload
 from service.api.middleware import SAFE_HEADERS, request_id_of
 from service.api.options import Options, read_options
-from service.api.problems import (
-    MEDIA_TYPE,
-    OUTCOME,
-    headers_of,
-    problem,
-    problem_of,
-    status_of,
-)
+from service.api.problems import MEDIA_TYPE, OUTCOME, problem, refusal, status_of
 from service.api.schemas import encode
-from service.decision import Answered
+from service.decision import Answered, Terms
 from service.errors import BodyTooLarge, ClientError, Draining, DunnoError, code_of
-from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor
+from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Stages
 from service.settings import Settings
-from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics
+from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
 
 PREFIX = "/predict/"
 WATCH_AFTER_S = 0.02
 """After so long it is looked whether the caller is still there: most answers come sooner."""
 
+MOST_ROUTES = 1024
+"""So many targets of requests, query string included, are remembered."""
+
+_is_plain = re.compile(rb"[A-Za-z0-9_./?&=-]*").fullmatch
+
 log = logging.getLogger(__name__)
+
+
+class Route(NamedTuple):
+    """What the target of a predict request stands for."""
+
+    predictor: Predictor
+    options: Options
+    terms: Terms
+    patience_s: float
+    """Seconds after which the answer is worthless."""
 
 
 class Fastlane:
@@ -45,7 +56,11 @@ class Fastlane:
         self._catalogue = catalogue
         self._settings = settings
         self._nobody = RequestMetrics(metrics, UNKNOWN_MODEL, "")
-        self._inflight = metrics.inflight.labels("native")
+        self._routes: dict[bytes, Route] = {}
+        self.inflight = metrics.inflight.labels("native")
+        self.max_body_bytes = settings.max_body_bytes
+        self.may_be_hot = not settings.access_log
+        """Whether `service.api.hotpath` may answer: it has nothing to say to a log."""
         self._decoders = DecoderPool(settings.decode_threads, settings.max_decode_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +76,7 @@ class Fastlane:
         """Answer one predict request, whatever becomes of it."""
         exchange = _Exchange(scope, receive, send, self._nobody)
         departure = _Departure(receive)
-        self._inflight.inc()
+        self.inflight.inc()
         try:
             await self._predict(exchange, receive, departure)
         except DunnoError as error:
@@ -79,7 +94,7 @@ class Fastlane:
             log.exception("request failed", extra={"request_id": exchange.request_id})
             await exchange.fail()
         finally:
-            self._inflight.dec()
+            self.inflight.dec()
         if self._settings.access_log:
             exchange.log()
 
@@ -88,14 +103,13 @@ class Fastlane:
     ) -> None:
         scope = exchange.scope
         options = read_options(scope["query_string"])
-        name = scope["path"][len(PREFIX) :]
-        predictor = self._catalogue.find(name, options.version, options.alias)
+        predictor = self._find(scope["path"], options)
         exchange.metrics = predictor.metrics
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
         payload = await read_payload(
             scope["headers"],
             receive,
-            self._settings.max_body_bytes,
+            self.max_body_bytes,
             self._settings.body_timeout_ms / 1000,
         )
         deadline_s = time.monotonic() + self._patience_s(options)
@@ -105,6 +119,28 @@ class Fastlane:
         finally:
             departure.forget()
         await exchange.respond(predictor, prediction, options)
+
+    def route(self, url: bytes) -> Route | None:
+        """Return who answers the target of a request, and how; None if it has to be looked at.
+
+        Raises:
+            ClientError: if there is no such model or its terms cannot be met.
+        """
+        route = self._routes.get(url)
+        if route is None:
+            path, _, query = url.partition(b"?")
+            if not _is_plain(url):
+                return None
+            options = read_options(query)
+            predictor = self._find(path.decode(), options)
+            terms = predictor.judge.terms(options.max_error, options.min_confidence)
+            route = Route(predictor, options, terms, self._patience_s(options))
+            if len(self._routes) < MOST_ROUTES:
+                self._routes[url] = route
+        return route
+
+    def _find(self, path: str, options: Options) -> Predictor:
+        return self._catalogue.find(path[len(PREFIX) :], options.version, options.alias)
 
     def _patience_s(self, options: Options) -> float:
         most_s = self._settings.deadline_ms / 1000
@@ -136,32 +172,22 @@ class _Exchange:
         started_s = time.perf_counter()
         body = encode(predictor, prediction, options, self.request_id)
         encode_s = time.perf_counter() - started_s
-        stages = prediction.stages
-        observe = self.metrics.stages
-        observe["decode"].observe(stages.decode_s)
-        observe["queue"].observe(stages.queue_s)
-        observe["run"].observe(stages.run_s)
-        observe["decide"].observe(stages.decide_s)
-        observe["encode"].observe(encode_s)
-        timing = (
-            f"decode;dur={stages.decode_s * 1000:.3f}, queue;dur={stages.queue_s * 1000:.3f}, "
-            f"run;dur={stages.run_s * 1000:.3f}, decide;dur={stages.decide_s * 1000:.3f}"
-        )
         headers = [
             (b"content-type", b"application/json"),
-            (b"server-timing", timing.encode()),
+            (b"server-timing", server_timing(prediction.stages)),
         ]
         await self._write(200, body, headers)
-        self.count(_outcome(prediction), is_ok=True)
+        seconds = time.perf_counter() - self._started_s
+        timing = Timing(*prediction.stages, encode_s)
+        self.metrics.count_answered(outcome_of(prediction.rows), seconds, timing)
 
     async def refuse(self, error: DunnoError) -> None:
-        headers = [(b"content-type", MEDIA_TYPE), *headers_of(error)]
+        status, headers, body = refusal(error, self.request_id)
         is_unread = isinstance(error, BodyTooLarge)
         if is_unread:
             headers.append((b"connection", b"close"))
         self._count_refusal(error)
-        body = problem_of(error, self.request_id)
-        await self._write(status_of(error), body, headers, has_more=is_unread)
+        await self._write(status, body, headers, has_more=is_unread)
         if is_unread:
             await linger(self._receive)
             await self._send({"type": "http.response.body", "body": b""})
@@ -245,10 +271,20 @@ class _Departure:
             self._task.cancel()
 
 
-def _outcome(prediction: Prediction) -> str:
-    answered = sum(
-        isinstance(row, Answer) and isinstance(row.verdict, Answered) for row in prediction.rows
+def server_timing(stages: Stages) -> bytes:
+    """Return the value of the header Server-Timing, milliseconds."""
+    decode_s, queue_s, run_s, decide_s = stages
+    return b"decode;dur=%.3f, queue;dur=%.3f, run;dur=%.3f, decide;dur=%.3f" % (
+        decode_s * 1000,
+        queue_s * 1000,
+        run_s * 1000,
+        decide_s * 1000,
     )
-    if answered == len(prediction.rows):
+
+
+def outcome_of(rows: Sequence[Answer | DunnoError]) -> str:
+    """Return how a request that got its answers is counted."""
+    answered = sum(isinstance(row, Answer) and isinstance(row.verdict, Answered) for row in rows)
+    if answered == len(rows):
         return "answered"
     return "mixed" if answered else "unknown"

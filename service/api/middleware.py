@@ -26,8 +26,17 @@ def header(headers: Headers, name: bytes) -> bytes:
 
 def request_id_of(headers: Headers) -> str:
     """Return the caller's X-Request-ID if it is harmless, else a new one."""
-    came = header(headers, b"x-request-id")
-    return came.decode() if _is_request_id(came) else f"{_process}-{next(_numbers):x}"
+    return request_id_from(header(headers, b"x-request-id"))
+
+
+def request_id_from(value: bytes) -> str:
+    """Return the value of an X-Request-ID if it is harmless, else a new one."""
+    return value.decode() if _is_request_id(value) else f"{_process}-{next(_numbers):x}"
+
+
+def header_lines(headers: Headers) -> bytes:
+    """Return headers as HTTP/1.1 writes them."""
+    return b"".join(b"%b: %b\r\n" % pair for pair in headers)
 
 
 class RequestIds:

@@ -75,6 +75,12 @@ def headers_of(error: DunnoError) -> list[tuple[bytes, bytes]]:
     return []
 
 
+def refusal(error: DunnoError, request_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return status, headers and body of the response to a failure."""
+    headers = [(b"content-type", MEDIA_TYPE), *headers_of(error)]
+    return status_of(error), headers, problem_of(error, request_id)
+
+
 def _facts(error: DunnoError) -> dict[str, object]:
     if isinstance(error, InputInvalid):
         return {"place": error.place, "expected": error.expected, "got": error.got}

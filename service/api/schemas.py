@@ -1,13 +1,13 @@
 """The shapes of answers: built here for the hot path, declared here for OpenAPI."""
 
+from functools import lru_cache
 from typing import Literal
 
-import numpy as np
 import orjson
 from pydantic import BaseModel, Field
 
 from service.api.options import Options
-from service.decision import DECIMALS, Answered, Reason
+from service.decision import Answered, Reason, Row, Terms
 from service.errors import DunnoError, code_of
 from service.prediction import Answer, Prediction, Predictor
 
@@ -68,37 +68,44 @@ def encode(
     predictor: Predictor, prediction: Prediction, options: Options, request_id: str
 ) -> bytes:
     """Return the body of the answer to a predict request."""
-    terms = prediction.terms
     content: dict[str, object] = {
         "model": predictor.name,
         "version": predictor.manifest.version,
         "request_id": request_id,
         "predictions": [encode_row(row, predictor, options) for row in prediction.rows],
-        "policy": {
-            "id": predictor.judge.policy_id,
-            "max_error": terms.max_error,
-            "min_confidence": terms.min_confidence,
-            "novelty_alpha": terms.novelty_alpha,
-            "guarantee": terms.guarantee,
-        },
+        "policy": _policy(predictor.judge.policy_id, prediction.terms),
     }
     if prediction.ignored_columns:
         content["ignored_columns"] = prediction.ignored_columns
     return orjson.dumps(content)
 
 
+@lru_cache(maxsize=256)
+def _policy(policy_id: str, terms: Terms) -> orjson.Fragment:
+    """Return the terms in force, encoded once for all requests that have them."""
+    content = {
+        "id": policy_id,
+        "max_error": terms.max_error,
+        "min_confidence": terms.min_confidence,
+        "novelty_alpha": terms.novelty_alpha,
+        "guarantee": terms.guarantee,
+    }
+    return orjson.Fragment(orjson.dumps(content))
+
+
 def encode_row(
-    row: Answer | DunnoError, predictor: Predictor, options: Options
+    answer: Answer | DunnoError, predictor: Predictor, options: Options
 ) -> dict[str, object]:
     """Return one element of `predictions`."""
-    if isinstance(row, DunnoError):
-        return {"error": {"code": code_of(row), "detail": str(row)}}
+    if isinstance(answer, DunnoError):
+        return {"error": {"code": code_of(answer), "detail": str(answer)}}
     labels = predictor.manifest.labels
-    is_answer = isinstance(row.verdict, Answered)
+    verdict, row = answer
+    is_answer = isinstance(verdict, Answered)
     content: dict[str, object] = {
         "verdict": "answer" if is_answer else "dont_know",
-        "label": row.verdict.label if isinstance(row.verdict, Answered) else None,
-        "reason": None if isinstance(row.verdict, Answered) else row.verdict.reason,
+        "label": verdict.label if isinstance(verdict, Answered) else None,
+        "reason": None if isinstance(verdict, Answered) else verdict.reason,
         "confidence": row.confidence,
         "novelty_p": row.novelty_p,
         "candidates": row.candidates,
@@ -109,9 +116,9 @@ def encode_row(
     return content
 
 
-def _probabilities(row: Answer, labels: tuple[str, ...], top_k: int | None) -> dict[str, float]:
-    values = np.round(row.probabilities, DECIMALS).tolist()
+def _probabilities(row: Row, labels: tuple[str, ...], top_k: int | None) -> dict[str, float]:
+    values = row.probabilities
     if top_k is None:
         return dict(zip(labels, values, strict=True))
-    order = np.argsort(-row.probabilities, kind="stable")[:top_k].tolist()
+    order = sorted(range(len(labels)), key=values.__getitem__, reverse=True)[:top_k]
     return {labels[label]: values[label] for label in order}

@@ -1,6 +1,6 @@
 """Rows of many callers are run together."""
 
-from service.batching.batcher import Batcher
+from service.batching.batcher import Batcher, Delivery, Job, Receiver
 from service.batching.limits import BatchLimits
 
-__all__ = ["BatchLimits", "Batcher"]
+__all__ = ["BatchLimits", "Batcher", "Delivery", "Job", "Receiver"]

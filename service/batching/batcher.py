@@ -15,7 +15,8 @@ dropped and counted as waste.
 A run that fails: the batch is split once, each job runs alone, and only the culprit gets the
 failure. Rows were validated before they came here, so that this is rare; it is not worth bisecting.
 
-Everything but the run itself happens on the event loop, so that no lock is needed. The run gets one
+Everything but the run itself happens on the event loop, so that no lock is needed. A quick run
+happens there as well: a hop to a thread and back would cost more than the run. A slow one gets one
 thread of its own, because NumPy and the runtimes let go of the interpreter while they compute.
 
 Considered and not done: splitting a job over two batches (the predictor cuts large requests, so
@@ -31,7 +32,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +46,10 @@ log = logging.getLogger(__name__)
 
 
 class Divisible(Protocol):
-    """Outputs of a batch, of which each job gets its rows."""
+    """Outputs of a batch, one element a row, of which each job gets its slice."""
 
-    def part(self, start: int, stop: int) -> Self:
-        """Return the outputs of the rows `start` to `stop`."""
+    def __getitem__(self, rows: slice, /) -> Self:
+        """Return the outputs of these rows."""
         ...
 
 
@@ -62,12 +64,34 @@ class Delivery(NamedTuple, Generic[Outputs]):
     run_s: float
 
 
+class Receiver(Protocol):
+    """Who waits for a job's outputs; an `asyncio.Future` is one."""
+
+    def done(self) -> bool:
+        """Whether it needs nothing any more."""
+        ...
+
+    def cancelled(self) -> bool:
+        """Whether that is because its caller left."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Take the `Delivery`."""
+        ...
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Take the failure instead."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
-class _Job(Generic[Outputs]):
+class Job:
+    """Rows that wait or run."""
+
     rows: NDArray[np.generic]
     deadline_s: float
     arrived_s: float
-    future: "asyncio.Future[Delivery[Outputs]]"
+    receiver: Receiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +103,11 @@ class Statistics:
 
 
 class Batcher(Generic[Outputs]):
-    """Queue, loop and one batch in flight for one runtime; nothing is lost and nobody mixed up."""
+    """Queue and one batch in flight for one runtime; nothing is lost and nobody mixed up.
+
+    Idle, it does nothing. An arrival makes it look at the queue on the next turn of the event loop,
+    when everything that arrived with it is there; so does the end of a run.
+    """
 
     def __init__(
         self,
@@ -95,30 +123,33 @@ class Batcher(Generic[Outputs]):
         self._metrics = metrics
         self._clock = clock
         # Ordered, and a job can leave it anywhere.
-        self._waiting: OrderedDict[_Job[Outputs], None] = OrderedDict()
+        self._waiting: OrderedDict[Job, None] = OrderedDict()
         self._waiting_rows = 0
-        self._running_rows = 0
-        self._arrival = asyncio.Event()
+        self._running: list[Job] = []
+        self._next_look: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-run")
-        self._loop_task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.is_inline = False
+        """Whether runs are quick enough to happen on the event loop."""
         metrics.queue_capacity_rows.set(limits.max_queue_rows)
 
     def start(self) -> None:
         """Begin to run batches, on the running event loop."""
-        self._loop_task = asyncio.get_running_loop().create_task(self._run_batches())
-        self._loop_task.add_done_callback(self._note_end)
+        self._loop = asyncio.get_running_loop()
+        self._look_soon()
 
     @property
     def is_running(self) -> bool:
         """Whether jobs are taken and run."""
-        return self._loop_task is not None and not self._loop_task.done() and not self._is_draining
+        return self._loop is not None and not self._is_draining
 
     def statistics(self) -> Statistics:
         """Return how many rows wait and run."""
-        return Statistics(self._waiting_rows, self._running_rows)
+        return Statistics(self._waiting_rows, sum(len(job.rows) for job in self._running))
 
     async def submit(self, rows: NDArray[np.generic], deadline_s: float) -> Delivery[Outputs]:
         """Return the outputs of `rows`, computed together with other callers' rows.
@@ -133,48 +164,25 @@ class Batcher(Generic[Outputs]):
             DeadlineExceeded: if there was no answer at `deadline_s`.
             RunFailed: if the run failed for these very rows.
         """
-        job = self._enqueue(rows, deadline_s)
-        timer = asyncio.get_running_loop().call_later(
-            max(0.0, deadline_s - job.arrived_s), self._expire, job
-        )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Delivery[Outputs]] = loop.create_future()
+        job = self.enqueue(rows, deadline_s, future)
+        timer = loop.call_later(max(0.0, deadline_s - job.arrived_s), self._expire, job)
         try:
-            return await job.future
+            return await future
         finally:
             timer.cancel()
-            self._dequeue(job)
+            self.withdraw(job)
 
-    async def close(self, timeout_s: float) -> None:
-        """Refuse new jobs, finish those that wait, and stop.
+    def enqueue(self, rows: NDArray[np.generic], deadline_s: float, receiver: Receiver) -> Job:
+        """Let `rows` wait for the next run; the same as `submit` for those who cannot await.
 
-        Args:
-            timeout_s: after which jobs still waiting are told that the server is stopping.
+        The deadline is looked at before the run only.
+
+        Raises:
+            QueueFull: if the queue has no room for `rows`.
+            Draining: if the batcher is closing.
         """
-        self._is_draining = True
-        self._arrival.set()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            waiting = {"model": self._name, "waiting_rows": self._waiting_rows}
-            log.warning("drain timed out", extra=waiting)
-        self._fail_waiting(Draining("the server is stopping"))
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _note_end(self, task: "asyncio.Task[None]") -> None:
-        """The loop ends when it is cancelled; if it ends otherwise, nobody may wait for it."""
-        if task.cancelled():
-            return
-        self._is_draining = True  # not ready, and nothing new is taken
-        log.critical("batches stopped", exc_info=task.exception(), extra={"model": self._name})
-        self._fail_waiting(RunFailed("the model stopped working"))
-
-    def _fail_waiting(self, error: Exception) -> None:
-        for job in self._waiting:
-            _fail(job, error)
-
-    def _enqueue(self, rows: NDArray[np.generic], deadline_s: float) -> _Job[Outputs]:
         if self._is_draining:
             self._metrics.rejections["draining"].inc()
             raise Draining("the server is stopping")
@@ -184,135 +192,194 @@ class Batcher(Generic[Outputs]):
                 f"{self._waiting_rows} rows are waiting; "
                 f"there is no room for {len(rows)} more (cap {self._limits.max_queue_rows})"
             )
-        future: asyncio.Future[Delivery[Outputs]] = asyncio.get_running_loop().create_future()
-        job = _Job(rows, deadline_s, self._clock(), future)
+        job = Job(rows, deadline_s, self._clock(), receiver)
         self._waiting[job] = None
         self._count_waiting(len(rows))
-        self._arrival.set()
         self._idle.clear()
+        self._look_soon()
         return job
 
-    def _dequeue(self, job: _Job[Outputs]) -> None:
+    def withdraw(self, job: Job) -> None:
+        """Take a job out of the queue if it is there."""
         if job in self._waiting:
             del self._waiting[job]
             self._count_waiting(-len(job.rows))
+
+    async def close(self, timeout_s: float) -> None:
+        """Refuse new jobs, finish those that wait, and stop.
+
+        Args:
+            timeout_s: after which jobs still waiting are told that the server is stopping.
+        """
+        self._is_draining = True
+        self._look_soon()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            waiting = {"model": self._name, "waiting_rows": self._waiting_rows}
+            log.warning("drain timed out", extra=waiting)
+        stopping = Draining("the server is stopping")
+        self._fail_waiting(stopping)
+        for job in self._running:
+            _fail(job, stopping)
+        for task in self._tasks:
+            task.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _fail_waiting(self, error: Exception) -> None:
+        for job in list(self._waiting):
+            self.withdraw(job)
+            _fail(job, error)
 
     def _count_waiting(self, rows: int) -> None:
         self._waiting_rows += rows
         self._metrics.queue_rows.inc(rows)  # shared by the versions of a name
 
-    def _expire(self, job: _Job[Outputs]) -> None:
+    def _expire(self, job: Job) -> None:
         stage = "waiting" if job in self._waiting else "running"
         _fail(job, DeadlineExceeded(f"the deadline passed while the rows were {stage}"))
 
-    async def _run_batches(self) -> None:
-        while True:
-            while not self._waiting:
-                self._idle.set()
-                self._arrival.clear()
-                await self._arrival.wait()
-            cause = await self._wait_for_company()
-            jobs = self._take()
-            if jobs:
-                await self._run_jobs(jobs, cause)
+    def _look_soon(self) -> None:
+        """Look at the queue on the next turn of the loop, unless a run's end will."""
+        if self._running or self._loop is None:
+            return
+        if self._next_look is not None:
+            if not isinstance(self._next_look, asyncio.TimerHandle):
+                return
+            self._next_look.cancel()  # it waited for company, and that has come
+        self._next_look = self._loop.call_soon(self._look)
 
-    async def _wait_for_company(self) -> Cause:
-        while self._waiting:
-            now_s = self._clock()
-            waited_s = now_s - next(iter(self._waiting)).arrived_s
-            until_deadline_s = self._first_deadline_s() - now_s
-            cause = self._limits.cause(
-                self._waiting_rows, waited_s, until_deadline_s, is_draining=self._is_draining
-            )
-            if cause is not None:
-                return cause
-            self._arrival.clear()
-            try:
-                async with asyncio.timeout(self._limits.patience_s(waited_s, until_deadline_s)):
-                    await self._arrival.wait()
-            except TimeoutError:
-                continue
-        return "idle"
+    def _look(self) -> None:
+        """Run what waits, wait for company, or rest."""
+        self._next_look = None
+        try:
+            while self._waiting and not self._running:
+                cause = self._cause()
+                if cause is None:
+                    return
+                jobs = self._take()
+                if jobs:
+                    self._run_jobs(jobs, cause)
+                    break  # others have a turn on the loop before the next batch
+            if self._waiting:
+                self._look_soon()
+            elif not self._running:
+                self._idle.set()
+        except Exception as error:
+            self._is_draining = True  # not ready, and nothing new is taken
+            log.critical("batches stopped", exc_info=error, extra={"model": self._name})
+            self._fail_waiting(RunFailed("the model stopped working"))
+            self._idle.set()
+
+    def _cause(self) -> Cause | None:
+        """Return why the next batch closes now; None: it may wait, and will be looked at again."""
+        now_s = self._clock()
+        waited_s = now_s - next(iter(self._waiting)).arrived_s
+        until_deadline_s = self._first_deadline_s() - now_s
+        cause = self._limits.cause(
+            self._waiting_rows, waited_s, until_deadline_s, is_draining=self._is_draining
+        )
+        if cause is None and self._loop is not None:
+            patience_s = self._limits.patience_s(waited_s, until_deadline_s)
+            self._next_look = self._loop.call_later(patience_s, self._look)
+        return cause
 
     def _first_deadline_s(self) -> float:
         if self._limits.max_wait_s == 0:
             return math.inf  # nobody waits for company: nobody asks
         return min(job.deadline_s for job in self._waiting)
 
-    def _take(self) -> list[_Job[Outputs]]:
-        jobs: list[_Job[Outputs]] = []
+    def _take(self) -> list[Job]:
+        jobs: list[Job] = []
         rows = 0
         now_s = self._clock()
         while self._waiting:
             job = next(iter(self._waiting))
             if jobs and rows + len(job.rows) > self._limits.max_rows:
                 break
-            self._dequeue(job)
+            self.withdraw(job)
             if job.deadline_s <= now_s:
                 _fail(job, DeadlineExceeded("the deadline passed while the rows were waiting"))
-            elif not job.future.done():
+            elif not job.receiver.done():
                 jobs.append(job)
                 rows += len(job.rows)
         return jobs
 
-    async def _run_jobs(self, jobs: list[_Job[Outputs]], cause: Cause) -> None:
-        try:
-            await self._run_together(jobs, cause)
-        except asyncio.CancelledError:
-            for job in jobs:
-                _fail(job, Draining("the server is stopping"))
-            raise
-        finally:
-            self._running_rows = 0
-
-    async def _run_together(self, jobs: list[_Job[Outputs]], cause: Cause) -> None:
+    def _run_jobs(self, jobs: list[Job], cause: Cause) -> None:
         started_s = self._clock()
+        rows = self._batch(jobs, cause, started_s)
+        if not self.is_inline:
+            assert self._loop is not None  # noqa: S101  nothing runs before `start`
+            self._running = jobs
+            running = self._loop.run_in_executor(self._thread, self._run, rows)
+            running.add_done_callback(partial(self._end_run, jobs, started_s))
+            return
         try:
-            outputs = await self._run_in_thread(self._batch(jobs, cause, started_s))
-            self._deliver(jobs, outputs, started_s)
+            self._deliver(jobs, self._run(rows), started_s)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises is the run's failure
-            await self._run_one_by_one(jobs, error)
+            self._recover(jobs, error)
 
-    def _batch(
-        self, jobs: list[_Job[Outputs]], cause: Cause, started_s: float
-    ) -> NDArray[np.generic]:
+    def _end_run(
+        self, jobs: list[Job], started_s: float, running: "asyncio.Future[Outputs]"
+    ) -> None:
+        """Deliver what a run in the thread returned, and look at the queue."""
+        self._running = []
+        if running.cancelled():  # the batcher was closed, and has told everybody
+            return
+        try:
+            self._deliver(jobs, running.result(), started_s)
+        except Exception as error:  # noqa: BLE001  see _run_jobs
+            self._recover(jobs, error)
+        self._look()
+
+    def _batch(self, jobs: list[Job], cause: Cause, started_s: float) -> NDArray[np.generic]:
         rows = np.concatenate([job.rows for job in jobs]) if len(jobs) > 1 else jobs[0].rows
         run_rows = self._limits.run_rows(len(rows))
-        self._running_rows = len(rows)
         self._metrics.count_batch(
             len(rows), run_rows - len(rows), cause, started_s - jobs[0].arrived_s
         )
         return _padded(rows, run_rows)
 
-    async def _run_in_thread(self, rows: NDArray[np.generic]) -> Outputs:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, rows)
-
-    async def _run_one_by_one(self, jobs: list[_Job[Outputs]], error: Exception) -> None:
+    def _recover(self, jobs: list[Job], error: Exception) -> None:
+        """A run failed: fail its only job, or run each of its jobs alone, in the thread."""
         if len(jobs) == 1:
             log.error("run failed", exc_info=error, extra={"model": self._name})
             _fail(jobs[0], RunFailed("the model failed on these rows"))
             return
         failed = {"model": self._name, "jobs": len(jobs)}
         log.warning("batch failed; running its jobs one by one", extra=failed)
-        for job in jobs:
-            started_s = self._clock()
-            try:
-                outputs = await self._run_in_thread(job.rows)
-                self._deliver([job], outputs, started_s)
-            except Exception as own_error:  # noqa: BLE001  see _run_together
-                await self._run_one_by_one([job], own_error)
+        assert self._loop is not None  # noqa: S101  nothing runs before `start`
+        self._running = jobs
+        task = self._loop.create_task(self._run_one_by_one(jobs))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _deliver(self, jobs: list[_Job[Outputs]], outputs: Outputs, started_s: float) -> None:
+    async def _run_one_by_one(self, jobs: list[Job]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            for job in jobs:
+                started_s = self._clock()
+                try:
+                    outputs = await loop.run_in_executor(self._thread, self._run, job.rows)
+                    self._deliver([job], outputs, started_s)
+                except Exception as error:  # noqa: BLE001  see _run_jobs
+                    self._recover([job], error)
+        finally:
+            self._running = []
+            self._look()
+
+    def _deliver(self, jobs: list[Job], outputs: Outputs, started_s: float) -> None:
         run_s = self._clock() - started_s
         self._metrics.count_success(time.time())
         start = 0
         for job in jobs:
             stop = start + len(job.rows)
-            if not job.future.done():
+            if not job.receiver.done():
                 queue_s = started_s - job.arrived_s
-                job.future.set_result(Delivery(outputs.part(start, stop), queue_s, run_s))
+                job.receiver.set_result(Delivery(outputs[start:stop], queue_s, run_s))
             else:
-                cause = "cancelled" if job.future.cancelled() else "expired"
+                cause = "cancelled" if job.receiver.cancelled() else "expired"
                 self._metrics.count_waste(len(job.rows), cause)
             start = stop
 
@@ -324,6 +391,6 @@ def _padded(rows: NDArray[np.generic], length: int) -> NDArray[np.generic]:
     return np.concatenate([rows, np.repeat(rows[:1], length - len(rows), axis=0)])
 
 
-def _fail(job: "_Job[Outputs]", error: Exception) -> None:
-    if not job.future.done():
-        job.future.set_exception(error)
+def _fail(job: Job, error: Exception) -> None:
+    if not job.receiver.done():
+        job.receiver.set_exception(error)

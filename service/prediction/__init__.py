@@ -2,6 +2,14 @@
 
 from service.prediction.catalogue import Catalogue, load_catalogue
 from service.prediction.decoding import DecoderPool
-from service.prediction.predictor import Answer, Prediction, Predictor
+from service.prediction.predictor import Answer, Prediction, Predictor, Stages
 
-__all__ = ["Answer", "Catalogue", "DecoderPool", "Prediction", "Predictor", "load_catalogue"]
+__all__ = [
+    "Answer",
+    "Catalogue",
+    "DecoderPool",
+    "Prediction",
+    "Predictor",
+    "Stages",
+    "load_catalogue",
+]

@@ -4,47 +4,42 @@ import io
 import time
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batching import Batcher, BatchLimits
+from service.batching import Batcher, BatchLimits, Job, Receiver
 from service.bundle import Bundle, Manifest
 from service.bundle.manifest import Reference
-from service.decision import Answered, Assessment, Floor, Judge, Terms, Verdict
+from service.decision import Answered, Floor, Judge, Row, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, RunFailed, code_of
 from service.inputs import Decoded, Decoder, Payload
 from service.prediction.decoding import DecoderPool
 from service.runtimes import Runtime
 from service.telemetry.drift import Drift
-from service.telemetry.metrics import ModelMetrics
+from service.telemetry.metrics import ModelMetrics, RowNote
 
 GOLDEN = "golden.npz"
+QUICK_RUN_S = 0.006
+"""A largest batch that takes no longer runs on the event loop: everybody else waits for it there,
+and a hop to a thread and back costs every request about 0.1 ms under load."""
+
+TIMED_RUNS = 3
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden logit, relative or absolute: other processors round elsewhere,
 other weights are further off by orders of magnitude."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The answer to one row."""
 
     verdict: Verdict
-    best: int
-    """Index of the best label."""
-
-    confidence: float
-    novelty_p: float | None
-    candidates: list[str]
-    probabilities: NDArray[np.float64]
-    """Shape (labels,)."""
+    row: Row
 
 
-@dataclass(frozen=True, slots=True)
-class Stages:
+class Stages(NamedTuple):
     """Where the time of a request went, seconds."""
 
     decode_s: float
@@ -53,8 +48,7 @@ class Stages:
     decide_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """The answers to the rows of one request, in order; an error stands in its row's place."""
 
     rows: list[Answer | DunnoError]
@@ -94,7 +88,7 @@ class Predictor:
         self.metrics = metrics
         self._golden = _read_golden(bundle)
         self._limits = limits
-        self._batcher: Batcher[Assessment] = Batcher(name, self.assess, limits, metrics)
+        self._batcher: Batcher[list[Row]] = Batcher(name, self.assess, limits, metrics)
         metrics.threshold.set(self.judge.default_terms.min_confidence)
         if self.manifest.reference is not None:
             metrics.watch_drift(_drift(self.manifest.reference, self.manifest.labels))
@@ -125,10 +119,25 @@ class Predictor:
             raise BundleCorrupt(f"{place}: a golden verdict differs")
 
     def warm(self) -> None:
-        """Run every batch size once, so that no caller pays for a first time."""
+        """Run every batch size once, so that no caller pays for a first time.
+
+        How long the largest takes decides where runs happen.
+        """
         rows = self._golden.rows
         for length in self._limits.warm_rows():
-            self.runtime.run(np.resize(rows, (length, *rows.shape[1:])))
+            batch = np.resize(rows, (length, *rows.shape[1:]))
+            self.assess(batch)
+        seconds = []
+        for _ in range(TIMED_RUNS):
+            started_s = time.perf_counter()
+            self.assess(batch)
+            seconds.append(time.perf_counter() - started_s)
+        self._batcher.is_inline = min(seconds) <= QUICK_RUN_S
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether runs happen on the event loop."""
+        return self._batcher.is_inline
 
     def start(self) -> None:
         """Begin to take rows, on the running event loop."""
@@ -185,7 +194,28 @@ class Predictor:
             answers += self.answers(self.assess(part), terms)
         return _in_place(answers, decoded)
 
-    def assess(self, rows: NDArray[np.generic]) -> Assessment:
+    def submit(self, rows: NDArray[np.generic], deadline_s: float, receiver: Receiver) -> Job:
+        """Let decoded rows wait for the next run; `receiver` gets a `Delivery` of `Row`s.
+
+        Args:
+            rows: at most as many as a batch holds.
+            deadline_s: `time.monotonic()` after which they need not run.
+            receiver: told when they have run, or why they have not.
+
+        Raises:
+            CapacityError: if there is no room.
+        """
+        return self._batcher.enqueue(rows, deadline_s, receiver)
+
+    def withdraw(self, job: Job) -> None:
+        """Take rows out of the queue that nobody waits for any more."""
+        self._batcher.withdraw(job)
+
+    def fits_a_batch(self, rows: int) -> bool:
+        """Whether so many rows can run at once."""
+        return 0 < rows <= self._limits.max_rows
+
+    def assess(self, rows: NDArray[np.generic]) -> list[Row]:
         """Run the graph on a batch and assess its outputs.
 
         Raises:
@@ -195,42 +225,22 @@ class Predictor:
         expected = (len(rows), len(self.manifest.labels))
         if outputs.logits.shape != expected or len(outputs.novelty_scores) != len(rows):
             raise RunFailed(f"logits have shape {outputs.logits.shape}, not {expected}")
-        return self.judge.assess(*outputs)
+        return self.judge.rows(self.judge.assess(*outputs))
 
-    def answers(self, assessment: Assessment, terms: Terms) -> list[Answer | DunnoError]:
+    def answers(self, rows: Sequence[Row], terms: Terms) -> list[Answer | DunnoError]:
         """Return the answers to assessed rows, and count them.
 
         A row for which the graph returned NaN or infinity gets a failure in its place.
         """
-        verdicts = self.judge.decide(assessment, terms)
-        best = assessment.probabilities.argmax(axis=1)
-        novelty_p = assessment.novelty_p
-        self._count(assessment, verdicts, best)
-        return [
-            Answer(
-                verdict,
-                int(best[row]),
-                float(assessment.confidence[row]),
-                None if novelty_p is None else float(novelty_p[row]),
-                self.judge.candidates(assessment.probabilities[row]),
-                assessment.probabilities[row],
-            )
-            if assessment.finite[row]
+        verdict = self.judge.verdict
+        answers: list[Answer | DunnoError] = [
+            Answer(verdict(row, terms), row)
+            if row.is_finite
             else RunFailed("the model returned NaN or infinity for this row")
-            for row, verdict in enumerate(verdicts)
+            for row in rows
         ]
-
-    def _count(
-        self, assessment: Assessment, verdicts: Sequence[Verdict], best: NDArray[np.intp]
-    ) -> None:
-        finite = assessment.finite
-        reasons = [
-            None if isinstance(verdict, Answered) else verdict.reason
-            for verdict, is_finite in zip(verdicts, finite.tolist(), strict=True)
-            if is_finite
-        ]
-        novelty_p = None if assessment.novelty_p is None else assessment.novelty_p[finite]
-        self.metrics.count_verdicts(reasons, best[finite], assessment.confidence[finite], novelty_p)
+        self.metrics.count_rows([_note(answer) for answer in answers if isinstance(answer, Answer)])
+        return answers
 
     async def _decode(self, payload: Payload, deadline_s: float, decoders: DecoderPool) -> Decoded:
         if self.decoder.is_light(payload):
@@ -256,6 +266,12 @@ def _in_place(
     if isinstance(rows[0], DunnoError) and not any(isinstance(row, Answer) for row in rows):
         raise rows[0]
     return rows
+
+
+def _note(answer: Answer) -> RowNote:
+    verdict, row = answer
+    reason = None if isinstance(verdict, Answered) else verdict.reason
+    return RowNote(reason, row.best, row.confidence, row.novelty_p)
 
 
 def _drift(reference: Reference, labels: Sequence[str]) -> Drift:

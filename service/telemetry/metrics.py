@@ -1,20 +1,23 @@
 """Every metric there is, with its name, meaning, labels and buckets.
 
 Base units; series of a model are created when it is loaded, so that `rate()` sees the first error.
-The hot path holds the children it counts with (`ModelMetrics`) and looks nothing up.
+The hot path holds the children it counts with (`ModelMetrics`) and looks nothing up. What it sees
+it only notes down; notes are counted many at once, when there are enough or somebody looks.
 """
 
 import platform
-from collections.abc import Iterable
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from service.telemetry.drift import ALARM, Drift
+from service.telemetry.series import Counter, Gauge, Histogram
 
 UNKNOWN_MODEL = "_unknown"
 MAX_COUNTED_LABELS = 100
@@ -36,6 +39,9 @@ CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
 WASTE_CAUSES = ("cancelled", "expired")
 REJECTION_CAUSES = ("queue_full", "draining")
 
+NOTES = 512
+"""So many requests or rows are noted down before they are counted."""
+
 _SECONDS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05),
     *(0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -47,17 +53,48 @@ _SHARES = (*(step / 20 for step in range(1, 20)), 0.97, 0.99, 0.999, 1.0)
 _P_VALUES = (0.001, 0.003, 0.01, 0.03, *(step / 10 for step in range(1, 11)))
 
 
+class Timing(NamedTuple):
+    """Where the time of an answered request went, seconds."""
+
+    decode_s: float
+    queue_s: float
+    run_s: float
+    decide_s: float
+    encode_s: float
+
+
+class RowNote(NamedTuple):
+    """What is counted of a row."""
+
+    reason: str | None
+    """None for an answer."""
+
+    best: int
+    """Index of the best label."""
+
+    confidence: float
+    novelty_p: float | None
+
+
 class Metrics:
     """All metrics of one process, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._models: dict[tuple[str, str], ModelMetrics] = {}
+        # The first collector of the registry: what is noted down is counted before anybody looks.
+        self.registry.register(self)
         self._define_requests()
         self._define_verdicts()
         self._define_batches()
         self._define_models()
         self._define_process()
+
+    def collect(self) -> Iterable[Metric]:
+        """Count what is noted down; yields nothing of its own."""
+        for model in self._models.values():
+            model.count_notes()
+        return ()
 
     def _define_requests(self) -> None:
         registry = self.registry
@@ -270,6 +307,7 @@ class RequestMetrics:
 
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._input_rejections = metrics.input_rejections
+        self._answered_requests: list[tuple[str, float, Timing]] = []
         self._model = model
         self.stages = {stage: metrics.stage_duration.labels(model, stage) for stage in STAGES}
         self._requests = {
@@ -285,6 +323,24 @@ class RequestMetrics:
         """Count a request and how long it took."""
         self._requests[outcome].inc()
         self._durations[is_ok].observe(seconds)
+
+    def count_answered(self, outcome: str, seconds: float, timing: Timing) -> None:
+        """Count a request that got its verdicts: `answered`, `unknown` or `mixed`."""
+        self._answered_requests.append((outcome, seconds, timing))
+        if len(self._answered_requests) >= NOTES:
+            self.count_notes()
+
+    def count_notes(self) -> None:
+        """Count the requests that were noted down."""
+        notes, self._answered_requests = self._answered_requests, []
+        if not notes:
+            return
+        outcomes, seconds, timings = zip(*notes, strict=True)
+        for outcome, number in Tally(outcomes).items():
+            self._requests[outcome].inc(number)
+        self._durations[True].observe_all(seconds)
+        for stage, values in zip(STAGES, zip(*timings, strict=True), strict=True):
+            self.stages[stage].observe_all(values)
 
     def count_input_rejection(self, reason: str) -> None:
         """Count a row or request that was refused for what it holds."""
@@ -310,6 +366,7 @@ class ModelMetrics(RequestMetrics):
         ]
         self._confidence = metrics.confidence.labels(model, version)
         self._novelty = metrics.novelty.labels(model, version)
+        self._rows: list[RowNote] = []
         self._drift: Drift | None = None
         self._drift_alarms = metrics.drift_alarms.labels(model, version)
         self.threshold = metrics.threshold.labels(model, version)
@@ -350,31 +407,30 @@ class ModelMetrics(RequestMetrics):
         """Note when the last run went well, Unix seconds."""
         self._last_success.set(timestamp_s)
 
-    def count_verdicts(
-        self,
-        reasons: Iterable[str | None],
-        best: NDArray[np.intp],
-        confidence: NDArray[np.float64],
-        novelty_p: NDArray[np.float64] | None,
-    ) -> None:
-        """Count rows by verdict.
+    def count_rows(self, rows: Iterable[RowNote]) -> None:
+        """Count rows that got a verdict."""
+        self._rows += rows
+        if len(self._rows) >= NOTES:
+            self._count_rows()
 
-        Args:
-            reasons: one a row, None for an answer.
-            best: shape (rows,), index of the best label.
-            confidence: shape (rows,).
-            novelty_p: shape (rows,), None if the model measures no novelty.
-        """
-        for reason in reasons:
-            (self._answered if reason is None else self._unknown[reason]).inc()
-        labels, confidences = best.tolist(), confidence.tolist()
-        p_values = None if novelty_p is None else novelty_p.tolist()
-        for label, value in zip(labels, confidences, strict=True):
-            if self._labels:
-                self._labels[label].inc()
-            self._confidence.observe(value)
-        for value in p_values or ():
-            self._novelty.observe(value)
+    def count_notes(self) -> None:
+        """Count the requests and rows that were noted down."""
+        super().count_notes()
+        self._count_rows()
+
+    def _count_rows(self) -> None:
+        notes, self._rows = self._rows, []
+        if not notes:
+            return
+        reasons, best, confidence, novelty_p = zip(*notes, strict=True)
+        for reason, number in Tally(reasons).items():
+            (self._answered if reason is None else self._unknown[reason]).inc(number)
+        if self._labels:
+            for label, number in Tally(best).items():
+                self._labels[label].inc(number)
+        self._confidence.observe_all(confidence)
+        p_values: Sequence[float] | None = None if novelty_p[0] is None else novelty_p
+        if p_values is not None:
+            self._novelty.observe_all(p_values)
         if self._drift is not None:
-            alarms = self._drift.see(labels, confidences, p_values)
-            self._drift_alarms.inc(alarms)
+            self._drift_alarms.inc(self._drift.see(best, confidence, p_values))

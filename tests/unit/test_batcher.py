@@ -311,8 +311,8 @@ async def test_thousand_callers_each_get_their_own_rows() -> None:
 class BrokenDoubled(Doubled):
     """Outputs that cannot be divided: a defect of ours, not of the runtime."""
 
-    def part(self, start: int, stop: int) -> "BrokenDoubled":
-        raise IndexError(f"{start}:{stop}")
+    def __getitem__(self, rows: slice) -> "BrokenDoubled":
+        raise IndexError(str(rows))
 
 
 async def test_defect_while_delivering_fails_the_job_and_not_the_batcher() -> None:

@@ -111,8 +111,11 @@ def test_candidates_are_the_conformal_set_filled_up_to_almost_all_probability(
     models: Path, limit: float, probabilities: tuple[float, ...], candidates: list[str]
 ) -> None:
     judged = judge(models, conformal=conformal_limits(3, limit=limit))
+    row = np.array(probabilities)
+    batch = Assessment(row[None], row[None].max(axis=1), None, np.array([True]))
 
-    assert judged.candidates(np.array(probabilities)) == candidates
+    assert judged.candidates(row) == candidates
+    assert judged.rows(batch)[0].candidates == candidates
 
 
 def test_without_conformal_limits_candidates_share_almost_all_probability(models: Path) -> None:
@@ -237,15 +240,3 @@ def test_novelty_p_combines_scores_by_fishers_method(models: Path) -> None:
 
     assert assessment.novelty_p is not None
     assert assessment.novelty_p.tolist() == [1.0, 0.001]
-
-
-def test_part_of_an_assessment_holds_its_rows(models: Path) -> None:
-    rows = np.eye(3, dtype=np.float32) * 9
-    assessment = judge(models).assess(rows, np.zeros((3, 1), np.float32))
-
-    part = assessment.part(1, 3)
-
-    assert part.probabilities.argmax(axis=1).tolist() == [1, 2]
-    assert len(part.confidence) == len(part.finite) == 2
-    assert part.novelty_p is not None
-    assert len(part.novelty_p) == 2

@@ -1,8 +1,7 @@
-import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.drift import Drift
-from service.telemetry.metrics import MAX_COUNTED_LABELS, Metrics
+from service.telemetry.metrics import MAX_COUNTED_LABELS, NOTES, Metrics, RowNote, Timing
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
@@ -34,9 +33,7 @@ def test_rows_are_counted_by_verdict_label_confidence_and_novelty() -> None:
     metrics = Metrics()
     model = metrics.of_model("wine", "1", ("red", "white"))
 
-    model.count_verdicts(
-        [None, "ambiguous"], np.array([1, 1]), np.array([0.98, 0.5]), np.array([0.5, 0.002])
-    )
+    model.count_rows([RowNote(None, 1, 0.98, 0.5), RowNote("ambiguous", 1, 0.5, 0.002)])
 
     found = samples(metrics)
     assert found["dunno_predictions_total", "answer,none"] == 1
@@ -51,7 +48,7 @@ def test_labels_are_not_counted_one_by_one_when_there_are_too_many() -> None:
     labels = tuple(str(label) for label in range(MAX_COUNTED_LABELS + 1))
     model = metrics.of_model("zoo", "1", labels)
 
-    model.count_verdicts([None], np.array([7]), np.array([0.9]), None)
+    model.count_rows([RowNote(None, 7, 0.9, None)])
 
     assert not [name for name, _ in samples(metrics) if name == "dunno_predicted_class_total"]
 
@@ -73,10 +70,24 @@ def test_drift_is_measured_once_it_is_watched() -> None:
     model.watch_drift(Drift([0.5, 0.5], [0.5, 0.5], [1.0, 0.0]))
 
     for _ in range(1000):
-        model.count_verdicts([None], np.array([1]), np.array([0.9]), np.array([0.0001]))
+        model.count_rows([RowNote(None, 1, 0.9, 0.0001)])
 
     found = samples(metrics)
     assert found["dunno_drift_distance_ratio", "label"] == 1
     assert found["dunno_drift_distance_ratio", "novelty"] == 0.5
     assert found["dunno_drift_alarms_total", ""] > 0
     assert found["dunno_drift_evidence_ratio", ""] >= 1
+
+
+def test_requests_are_counted_whether_somebody_looks_or_not() -> None:
+    metrics = Metrics()
+    model = metrics.of_model("wine", "1", ("red", "white"))
+
+    for _ in range(NOTES + 1):
+        model.count_answered("answered", 0.004, Timing(0.001, 0.002, 0.0004, 0.0001, 0.0001))
+
+    found = samples(metrics)
+    assert found["dunno_requests_total", "answered,native"] == NOTES + 1
+    assert found["dunno_request_duration_seconds_count", "native,ok"] == NOTES + 1
+    assert found["dunno_stage_duration_seconds_bucket", "0.002,queue"] == NOTES + 1
+    assert found["dunno_stage_duration_seconds_bucket", "0.001,queue"] == 0

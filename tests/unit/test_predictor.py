@@ -204,7 +204,8 @@ def test_every_batch_size_is_run_before_traffic(tmp_path: Path) -> None:
     predictor.runtime = Counting()  # type: ignore[assignment]
     predictor.warm()
 
-    assert sizes == [1, 2, 4, 6]
+    assert sizes[:4] == [1, 2, 4, 6]
+    assert set(sizes[4:]) == {6}  # how long the largest takes
 
 
 def test_bundle_reads_back_as_the_same_predictor(tmp_path: Path) -> None:

@@ -1,0 +1,298 @@
+"""The common case of a predict request, answered where its bytes arrive: no scope, task or message.
+
+A protocol of uvicorn that looks at each POST below `/predict/`. If it is there in one piece, plain
+to decode, and there is room to run it, the model's answer is written straight to the socket. In
+every other case (a body in pieces, an option or a header that is rare, rows that cannot be read, a
+full queue, a slow model, a stopping server) the same bytes go the way of all requests, through
+`Fastlane`, as if nobody had looked at them. So there is one place for limits and errors, and this
+one can only be quicker.
+
+Sketched as the fastest design in our comparison (`load_tests/README.md`): Python spends more time
+on carrying a small request through ASGI than on answering it.
+"""
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+from httptools import HttpRequestParser
+from numpy.typing import NDArray
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.api.bodies import payload_of
+from service.api.fastlane import PREFIX, Fastlane, outcome_of, server_timing
+from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
+from service.api.problems import OUTCOME, refusal
+from service.api.schemas import encode
+from service.batching import Delivery
+from service.decision import Row
+from service.errors import DunnoError
+from service.prediction import Prediction, Predictor, Stages
+from service.telemetry.metrics import Timing
+
+log = logging.getLogger(__name__)
+
+_PATH = PREFIX.encode()
+_SAFE = header_lines(SAFE_HEADERS)
+
+
+class HotProtocol(HttpToolsProtocol):
+    """One connection to the service; everything else is uvicorn's."""
+
+    parser: HttpRequestParser
+    cycle: Any
+    """uvicorn's `RequestResponseCycle`, an `_Exchange`, or None before the first request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        lane = self.app
+        self._lane = lane if isinstance(lane, Fastlane) and lane.may_be_hot else None
+        # Pieces of the body of a request that may be answered here; None: it is not for us.
+        self._held: list[bytes] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; a request of which more has to come is not for us."""
+        super().data_received(data)
+        if self._held is not None and not self.transport.is_closing():
+            self._let_go()
+
+    def on_message_begin(self) -> None:
+        """Put off what only the way of all requests needs."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._held = None
+
+    def on_headers_complete(self) -> None:
+        """Hold the request back if it may be answered here."""
+        if (
+            self._lane is not None
+            and self.url.startswith(_PATH)
+            and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and not self.expect_100_continue
+            and not self.parser.should_upgrade()
+            and not self.flow.write_paused
+        ):
+            self._held = []
+        else:
+            self._begin()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a piece of the body."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held.append(body)
+
+    def on_message_complete(self) -> None:
+        """Answer the request, or let it go the way of all requests."""
+        if self._held is None or self._lane is None:
+            super().on_message_complete()
+            return
+        body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        exchange = _Exchange(self, keep_alive=self.parser.should_keep_alive())
+        try:
+            is_taken = exchange.begin(self._lane, body)
+        except Exception:
+            log.exception("a request was not understood here")
+            is_taken = False
+        if is_taken:
+            self._held = None
+            self.cycle = exchange  # whoever comes behind it on this connection has to wait
+        else:
+            self._let_go()
+            super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the rows of a caller who hung up out of the queue."""
+        if isinstance(self.cycle, _Exchange):
+            self.cycle.leave()
+        super().connection_lost(exc)
+
+    def _let_go(self) -> None:
+        """Begin as uvicorn would have, with what was held back."""
+        held, self._held = self._held or [], None
+        self._begin()
+        for piece in held:
+            super().on_body(piece)
+
+    def _begin(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+
+class _Nobody:
+    """Stands where uvicorn keeps an event that a request waits for; here none does."""
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+
+class _Exchange:
+    """A request that is answered here: to uvicorn a cycle, to the batcher a receiver."""
+
+    __slots__ = (
+        "_decode_s",
+        "_is_done",
+        "_job",
+        "_lane",
+        "_protocol",
+        "_request_id",
+        "_route",
+        "_started_s",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+    )
+
+    message_event = _Nobody()
+
+    def __init__(self, protocol: HotProtocol, *, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self._started_s = time.perf_counter()
+        self._is_done = False
+        # What uvicorn reads and writes.
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.disconnected = False
+
+    def begin(self, lane: Fastlane, body: bytes) -> bool:
+        """Submit the rows of a body; if False, this is not for us and nothing has happened."""
+        try:
+            route = lane.route(self._protocol.url)
+            if route is None or len(body) > lane.max_body_bytes:
+                return False
+            rows = self._decode(route.predictor, body)
+            if rows is None:
+                return False
+            deadline_s = time.monotonic() + route.patience_s
+            self._job = route.predictor.submit(rows, deadline_s, self)
+        except DunnoError:
+            return False  # whose failure it is, and what to say of it, is found out once more
+        self._lane, self._route = lane, route
+        lane.inflight.inc()
+        return True
+
+    def _decode(self, predictor: Predictor, body: bytes) -> NDArray[np.generic] | None:
+        content_type = self._read_headers()
+        if content_type is None or not predictor.is_inline:
+            return None
+        payload = payload_of(body, content_type)
+        if not predictor.decoder.is_light(payload):
+            return None
+        decoded = predictor.decoder.decode(payload)
+        self._decode_s = time.perf_counter() - self._started_s
+        is_whole = not decoded.errors and not decoded.ignored_columns
+        return decoded.rows if is_whole and predictor.fits_a_batch(len(decoded.rows)) else None
+
+    def _read_headers(self) -> bytes | None:
+        """Keep the request id and return the Content-Type; None if the body is encoded."""
+        content_type = request_id = b""
+        for name, value in self._protocol.headers:
+            if name == b"content-type":
+                content_type = content_type or value
+            elif name == b"x-request-id":
+                request_id = request_id or value
+            elif name == b"content-encoding":
+                return None
+        self._request_id = request_id_from(request_id)
+        return content_type
+
+    def leave(self) -> None:
+        """The caller hung up."""
+        if self._is_done:
+            return
+        self._finish()
+        self.disconnected = True
+        self._route.predictor.withdraw(self._job)
+        self._count("cancelled")
+
+    # --- What the batcher expects of a future -------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether nothing is needed any more."""
+        return self._is_done
+
+    def cancelled(self) -> bool:
+        """Whether the caller hung up."""
+        return self.disconnected
+
+    def set_result(self, delivery: Delivery[list[Row]]) -> None:
+        """Write the answer."""
+        started_s = time.perf_counter()
+        predictor, options, terms, _ = self._route
+        rows = predictor.answers(delivery.outputs, terms)
+        failure = rows[0]
+        if isinstance(failure, DunnoError) and all(isinstance(row, DunnoError) for row in rows):
+            self.set_exception(failure)
+            return
+        decided_s = time.perf_counter()
+        decide_s = decided_s - started_s
+        stages = Stages(self._decode_s, delivery.queue_s, delivery.run_s, decide_s)
+        prediction = Prediction(rows, terms, stages, ())
+        body = encode(predictor, prediction, options, self._request_id)
+        encoded_s = time.perf_counter()
+        self._write(
+            200,
+            b"content-type: application/json\r\nserver-timing: %b\r\n" % server_timing(stages),
+            body,
+        )
+        timing = Timing(*stages, encoded_s - decided_s)
+        seconds = time.perf_counter() - self._started_s
+        predictor.metrics.count_answered(outcome_of(rows), seconds, timing)
+
+    def set_exception(self, error: DunnoError) -> None:
+        """Write the failure."""
+        status, headers, body = refusal(error, self._request_id)
+        self._write(status, header_lines(headers), body)
+        self._count(OUTCOME[status])
+
+    # ------------------------------------------------------------------------------------------
+
+    def _write(self, status: int, lines: bytes, body: bytes) -> None:
+        protocol = self._protocol
+        protocol.transport.write(
+            b"%b%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b%b\r\n%b"
+            % (
+                STATUS_LINE[status],
+                _default_lines(protocol.server_state.default_headers),
+                lines,
+                len(body),
+                self._request_id.encode(),
+                _SAFE,
+                b"" if self.keep_alive else b"connection: close\r\n",
+                body,
+            )
+        )
+        self._finish()
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def _finish(self) -> None:
+        self._is_done = True
+        self.response_complete = True
+        self._lane.inflight.dec()
+
+    def _count(self, outcome: str) -> None:
+        seconds = time.perf_counter() - self._started_s
+        self._route.predictor.metrics.count_request(outcome, seconds, is_ok=False)
+
+
+class _Lines:
+    """The lines of uvicorn's own headers, which change once a second."""
+
+    headers: list[tuple[bytes, bytes]] | None = None
+    lines = b""
+
+
+def _default_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    if _Lines.headers is not headers:
+        _Lines.headers, _Lines.lines = headers, header_lines(headers)
+    return _Lines.lines
