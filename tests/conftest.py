@@ -56,7 +56,9 @@ class Server:
 
     def __init__(self, settings: Settings, http: type[asyncio.Protocol]) -> None:
         app = create_app(settings)
-        config = uvicorn.Config(app, port=0, log_config=None, http=http, loop="uvloop")
+        config = uvicorn.Config(
+            app, port=0, log_config=None, http=http, loop="uvloop", proxy_headers=False
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 

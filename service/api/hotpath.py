@@ -181,7 +181,7 @@ class _Exchange:
 
     def _decode(self, predictor: Predictor, body: bytes) -> NDArray[np.generic] | None:
         content_type = self._read_headers()
-        if content_type is None or not predictor.is_inline:
+        if content_type is None or not predictor.is_quick:
             return None
         payload = payload_of(body, content_type)
         if not predictor.decoder.is_light(payload):

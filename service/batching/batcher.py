@@ -38,6 +38,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from service.batching.cost import RunCost
 from service.batching.limits import BatchLimits, Cause
 from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
 from service.telemetry.metrics import ModelMetrics
@@ -133,8 +134,7 @@ class Batcher(Generic[Outputs]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-run")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.is_inline = False
-        """Whether runs are quick enough to happen on the event loop."""
+        self.cost = RunCost(limits.max_rows)
         metrics.queue_capacity_rows.set(limits.max_queue_rows)
 
     def start(self) -> None:
@@ -309,7 +309,7 @@ class Batcher(Generic[Outputs]):
     def _run_jobs(self, jobs: list[Job], cause: Cause) -> None:
         started_s = self._clock()
         rows = self._batch(jobs, cause, started_s)
-        if not self.is_inline:
+        if not self.cost.is_quick:
             assert self._loop is not None  # noqa: S101  nothing runs before `start`
             self._running = jobs
             running = self._loop.run_in_executor(self._thread, self._run, rows)
@@ -371,6 +371,7 @@ class Batcher(Generic[Outputs]):
 
     def _deliver(self, jobs: list[Job], outputs: Outputs, started_s: float) -> None:
         run_s = self._clock() - started_s
+        self.cost.learn(sum(len(job.rows) for job in jobs), run_s)
         self._metrics.count_success(time.time())
         start = 0
         for job in jobs:

@@ -22,11 +22,6 @@ from service.telemetry.drift import Drift
 from service.telemetry.metrics import ModelMetrics, RowNote
 
 GOLDEN = "golden.npz"
-QUICK_RUN_S = 0.006
-"""A largest batch that takes no longer runs on the event loop: everybody else waits for it there,
-and a hop to a thread and back costs every request about 0.1 ms under load."""
-
-TIMED_RUNS = 3
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden logit, relative or absolute: other processors round elsewhere,
 other weights are further off by orders of magnitude."""
@@ -121,23 +116,20 @@ class Predictor:
     def warm(self) -> None:
         """Run every batch size once, so that no caller pays for a first time.
 
-        How long the largest takes decides where runs happen.
+        How long they take decides where runs happen at first.
         """
         rows = self._golden.rows
         for length in self._limits.warm_rows():
             batch = np.resize(rows, (length, *rows.shape[1:]))
             self.assess(batch)
-        seconds = []
-        for _ in range(TIMED_RUNS):
             started_s = time.perf_counter()
             self.assess(batch)
-            seconds.append(time.perf_counter() - started_s)
-        self._batcher.is_inline = min(seconds) <= QUICK_RUN_S
+            self._batcher.cost.learn(length, time.perf_counter() - started_s)
 
     @property
-    def is_inline(self) -> bool:
+    def is_quick(self) -> bool:
         """Whether runs happen on the event loop."""
-        return self._batcher.is_inline
+        return self._batcher.cost.is_quick
 
     def start(self) -> None:
         """Begin to take rows, on the running event loop."""

@@ -9,18 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import fruit_bundle
-from fakes import PATIENCE_S, GatedRuntime
+from fakes import PATIENCE_S
 from numpy.typing import NDArray
-
-from service.app import compose
-from service.batching import BatchLimits
-from service.decision import Floor
-from service.inputs import InputLimits, create_decoder
-from service.prediction import Catalogue, Predictor
-from service.prediction.catalogue import Served
-from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from services import Service
 
 pytestmark = pytest.mark.anyio
 
@@ -54,32 +45,8 @@ class Caller:
         return self.sent[0]["status"] if self.sent else None
 
 
-class Service:
-    """The whole service around a runtime that waits for its gate."""
-
-    def __init__(self, models: Path, run: Callable[[NDArray[np.generic]], Any] | None) -> None:
-        self.runtime = GatedRuntime(run)
-        self.metrics = Metrics()
-        bundle = fruit_bundle(models)
-        self.predictor = Predictor(
-            "fruit",
-            bundle,
-            runtime=self.runtime,
-            runtime_name="gated",
-            decoder=create_decoder(bundle, InputLimits(100, 100, 100)),
-            floor=Floor(),
-            limits=BatchLimits(max_rows=8, max_queue_rows=8),
-            metrics=self.metrics.of_model("fruit", "1", bundle.manifest.labels),
-        )
-        catalogue = Catalogue({"fruit": Served({"1": self.predictor}, {})})
-        self.app = compose(catalogue, Settings(access_log=True), self.metrics)
-
-    def call(self, caller: Caller) -> "asyncio.Task[None]":
-        return asyncio.ensure_future(self.app(caller.scope, caller.messages.get, caller.send))  # type: ignore[arg-type]
-
-    def counted(self, outcome: str) -> float:
-        labels = {"model": "fruit", "version": "1", "protocol": "native", "outcome": outcome}
-        return self.metrics.registry.get_sample_value("dunno_requests_total", labels) or 0.0
+def call(service: Service, caller: Caller) -> "asyncio.Task[None]":
+    return asyncio.ensure_future(service.app(caller.scope, caller.messages.get, caller.send))  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -103,9 +70,9 @@ async def test_caller_that_hangs_up_while_waiting_is_taken_out_of_the_queue(
 ) -> None:
     async with running(tmp_path) as service:
         first, leaving, staying = Caller([9, 0, 0]), Caller([0, 9, 0]), Caller([0, 0, 9])
-        tasks = [service.call(first)]
+        tasks = [call(service, first)]
         await begun(service)
-        tasks += [service.call(leaving), service.call(staying)]
+        tasks += [call(service, leaving), call(service, staying)]
         await asyncio.sleep(0)
         leaving.hang_up()
         await asyncio.wait_for(tasks[1], PATIENCE_S)
@@ -126,7 +93,7 @@ async def test_caller_that_hangs_up_before_its_body_is_complete_costs_no_run(
         caller.messages.put_nowait({"type": "http.request", "body": b'{"in', "more_body": True})
         caller.hang_up()
 
-        await asyncio.wait_for(service.call(caller), PATIENCE_S)
+        await asyncio.wait_for(call(service, caller), PATIENCE_S)
 
     assert caller.sent == []
     assert service.runtime.batches == []
@@ -136,11 +103,11 @@ async def test_caller_that_hangs_up_before_its_body_is_complete_costs_no_run(
 async def test_full_queue_is_status_429_with_retry_after(tmp_path: Path) -> None:
     async with running(tmp_path) as service:
         first, second, third = (Caller(*[[9, 0, 0]] * 8) for _ in range(3))
-        tasks = [service.call(first)]
+        tasks = [call(service, first)]
         await begun(service)
-        tasks.append(service.call(second))
+        tasks.append(call(service, second))
         await asyncio.sleep(0)
-        await service.call(third)
+        await call(service, third)
         service.runtime.gate.set()
         await asyncio.gather(*tasks)
 
@@ -152,7 +119,7 @@ async def test_deadline_that_passes_during_the_run_is_status_504(tmp_path: Path)
     async with running(tmp_path) as service:
         caller = Caller([9, 0, 0], query=b"deadline_ms=30")
 
-        await service.call(caller)
+        await call(service, caller)
 
     assert caller.status == 504
     assert service.counted("expired") == 1
@@ -163,7 +130,7 @@ async def test_stopping_server_is_status_503(tmp_path: Path) -> None:
         await service.predictor.close(PATIENCE_S)
         caller = Caller([9, 0, 0])
 
-        await service.call(caller)
+        await call(service, caller)
 
     assert caller.status == 503
 
@@ -178,7 +145,7 @@ async def test_model_that_fails_is_status_500_without_its_inner_life(
         service.runtime.gate.set()
         caller = Caller([9, 0, 0])
 
-        await service.call(caller)
+        await call(service, caller)
 
     assert caller.status == 500
     assert b"secret" not in caller.sent[1]["body"]
@@ -192,7 +159,7 @@ async def test_defect_of_ours_is_status_500_with_an_id_that_is_in_the_log(
         caller = Caller([9, 0, 0])
         del service.predictor.decoder
 
-        await service.call(caller)
+        await call(service, caller)
 
     problem = json.loads(caller.sent[1]["body"])
     assert caller.status == 500
@@ -207,7 +174,7 @@ async def test_access_log_tells_path_status_and_seconds(
     caplog.set_level("INFO")
     async with running(tmp_path) as service:
         service.runtime.gate.set()
-        await service.call(Caller([9, 0, 0]))
+        await call(service, Caller([9, 0, 0]))
 
     (record,) = [record for record in caplog.records if record.getMessage() == "request"]
     assert (record.path, record.status) == ("/predict/fruit", 200)  # type: ignore[attr-defined]

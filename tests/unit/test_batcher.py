@@ -71,6 +71,37 @@ async def test_lone_row_runs_at_once() -> None:
     assert bench.counted("dunno_batch_closed_total", cause="idle") == 1
 
 
+async def test_quick_model_runs_on_the_event_loop_with_what_arrived_together() -> None:
+    threads: list[threading.Thread] = []
+
+    class Watched(RecordingRun):
+        def __call__(self, rows: NDArray[np.generic]) -> Doubled:
+            threads.append(threading.current_thread())
+            return super().__call__(rows)
+
+    run = Watched()
+    async with running(Bench(run)) as bench:
+        bench.batcher.cost.is_quick = True
+        tasks = [bench.later(value) for value in (1, 2, 3)]
+
+        assert await asyncio.gather(*tasks) == [[2], [4], [6]]
+
+    assert run.batches == [[1, 2, 3]]
+    assert threads == [threading.current_thread()]
+
+
+async def test_quick_run_that_fails_fails_only_the_rows_that_made_it() -> None:
+    run = RecordingRun()
+    async with running(Bench(run)) as bench:
+        bench.batcher.cost.is_quick = True
+        good, poison = bench.later(1), bench.later(POISON)
+
+        assert await good == [2]
+        with pytest.raises(RunFailed):
+            await poison
+        assert await bench.submit(3) == [6]
+
+
 async def test_what_arrives_during_a_run_is_the_next_batch() -> None:
     run = GatedRun()
     async with running(Bench(run)) as bench:

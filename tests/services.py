@@ -1,0 +1,50 @@
+"""The whole service around a runtime that does as a test wants."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bundles import fruit_bundle
+from fakes import GatedRuntime
+from numpy.typing import NDArray
+
+from service.app import compose
+from service.batching import BatchLimits
+from service.decision import Floor
+from service.inputs import InputLimits, create_decoder
+from service.prediction import Catalogue, Predictor
+from service.prediction.catalogue import Served
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+
+class Service:
+    """The whole service around a runtime that waits for its gate."""
+
+    def __init__(
+        self,
+        models: Path,
+        run: Callable[[NDArray[np.generic]], Any] | None = None,
+        *,
+        access_log: bool = True,
+    ) -> None:
+        self.runtime = GatedRuntime(run)
+        self.metrics = Metrics()
+        bundle = fruit_bundle(models)
+        self.predictor = Predictor(
+            "fruit",
+            bundle,
+            runtime=self.runtime,
+            runtime_name="gated",
+            decoder=create_decoder(bundle, InputLimits(100, 100, 100)),
+            floor=Floor(),
+            limits=BatchLimits(max_rows=8, max_queue_rows=8),
+            metrics=self.metrics.of_model("fruit", "1", bundle.manifest.labels),
+        )
+        catalogue = Catalogue({"fruit": Served({"1": self.predictor}, {})})
+        self.app = compose(catalogue, Settings(access_log=access_log), self.metrics)
+
+    def counted(self, outcome: str) -> float:
+        labels = {"model": "fruit", "version": "1", "protocol": "native", "outcome": outcome}
+        return self.metrics.registry.get_sample_value("dunno_requests_total", labels) or 0.0
