@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as RoutingException
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 
 from service import __version__
 from service.api import catalogue as catalogue_routes
@@ -20,15 +24,31 @@ from service.api.fastlane import Fastlane
 from service.api.middleware import RequestIds
 from service.api.native import add_predict
 from service.api.problems import MEDIA_TYPE, headers_of, problem, problem_of, status_of
-from service.errors import DunnoError
+from service.errors import BundleError, DunnoError
 from service.prediction import Catalogue, load_catalogue
 from service.prediction.catalogue import runtime_threads
-from service.settings import Settings, usable_cores
+from service.settings import Settings, read_settings, usable_cores
+from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
+from service.telemetry.workers import FOLDER, Workers
 
 LAG_PERIOD_S = 0.5
 
 log = logging.getLogger(__name__)
+
+
+def create_worker() -> ASGIApp:
+    """Return the service of one worker process, by the environment that its parent set.
+
+    What keeps it from serving keeps its successors as well: it exits so that none is started.
+    """
+    settings = read_settings()
+    configure_logs(settings.log_level)
+    try:
+        return create_app(settings)
+    except BundleError as error:
+        log.critical(str(error))
+        sys.exit(STARTUP_FAILURE)
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -41,15 +61,21 @@ def create_app(settings: Settings) -> ASGIApp:
     versions = {"version": __version__, "onnxruntime": version("onnxruntime")}
     metrics.describe_process(versions, runtime_threads(settings), usable_cores())
     catalogue = load_catalogue(settings, metrics)
-    return compose(catalogue, settings, metrics)
+    folder = os.environ.get(FOLDER)
+    workers = Workers(Path(folder), metrics) if folder else None
+    return compose(catalogue, settings, metrics, workers)
 
 
-def compose(catalogue: Catalogue, settings: Settings, metrics: Metrics) -> ASGIApp:
+def compose(
+    catalogue: Catalogue, settings: Settings, metrics: Metrics, workers: Workers | None = None
+) -> ASGIApp:
     """Return the service for a catalogue that is loaded but not started."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         catalogue.start()
+        if workers is not None:
+            await workers.start()
         lag = asyncio.create_task(_measure_lag(metrics))
         gc.collect()
         gc.freeze()  # what is loaded stays; collections need not walk it again
@@ -57,6 +83,8 @@ def compose(catalogue: Catalogue, settings: Settings, metrics: Metrics) -> ASGIA
         yield
         await catalogue.close(settings.drain_timeout_ms / 1000)
         lag.cancel()
+        if workers is not None:
+            await workers.close()
         fastlane.close()
         log.info("stopped")
 
@@ -77,6 +105,7 @@ def compose(catalogue: Catalogue, settings: Settings, metrics: Metrics) -> ASGIA
     app.openapi = lambda: app.openapi_schema or add_predict(describe())  # type: ignore[method-assign]
     app.state.catalogue = catalogue
     app.state.metrics = metrics
+    app.state.workers = workers
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics)
     return fastlane
 

@@ -4,11 +4,13 @@ import ipaddress
 import json
 import logging
 import math
+import os
 import signal
 import sys
+import tempfile
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -21,7 +23,17 @@ from service.errors import (
     MediaTypeUnsupported,
 )
 from service.inputs.payload import Payload
-from service.settings import Settings, SettingsInvalid, read_settings, usable_cores
+from service.settings import (
+    Settings,
+    SettingsInvalid,
+    read_settings,
+    usable_cores,
+    worker_count,
+)
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
 
 COMMANDS = "dunno.commands"
 CANNOT_SERVE = 2
@@ -71,39 +83,71 @@ def main() -> None:
 @click.option("--models", type=Path, help="Folder with catalogue.toml (DUNNO_MODELS).")
 def serve(host: str | None, port: int | None, models: Path | None) -> None:
     """Serve the models of the catalogue until SIGTERM or Ctrl-C."""
-    import uvicorn  # noqa: PLC0415  only this command serves
-
-    from service.api.hotpath import HotProtocol  # noqa: PLC0415
-    from service.app import create_app  # noqa: PLC0415
-    from service.telemetry.logs import configure_logs  # noqa: PLC0415
-
     settings = _settings(host=host, port=port, models=models)
+    from service.telemetry.logs import configure_logs  # noqa: PLC0415  keeps --help quick
+
     configure_logs(settings.log_level)
+    _report_posture(settings)
+    if worker_count(settings) == 1:
+        _serve_here(settings)
+    else:
+        _serve_by_workers(settings)
+
+
+def _serve_here(settings: Settings) -> None:
+    import uvicorn  # noqa: PLC0415  only `serve` needs it
+
+    from service.app import create_app  # noqa: PLC0415
+
     try:
         app = create_app(settings)
     except BundleError as error:
         _stop(str(error))
-    _report_posture(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http=HotProtocol,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=math.ceil(settings.drain_timeout_ms / 1000),
-        )
-    )
+    server = uvicorn.Server(_server_config(app, settings))
     # uvicorn raises the signal again when it has stopped, for whoever had a handler before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run()
+
+
+def _serve_by_workers(settings: Settings) -> None:
+    """Serve by several processes behind one socket; one that dies is replaced."""
+    from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415  only `serve` needs it
+    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
+
+    from service.telemetry.workers import FOLDER  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="dunno-") as folder:
+        # Workers read the environment anew, and options of the command line are not in it.
+        os.environ |= {FOLDER: folder, "DUNNO_MODELS": str(settings.models)}
+        config = _server_config("service.app:create_worker", settings)
+        supervisor = Multiprocess(config, [config.bind_socket()])
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit(CANNOT_SERVE)
+
+
+def _server_config(app: "ASGIApp | str", settings: Settings) -> "uvicorn.Config":
+    import uvicorn  # noqa: PLC0415  only `serve` needs it
+
+    from service.api.hotpath import HotProtocol  # noqa: PLC0415
+
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, str),
+        host=settings.host,
+        port=settings.port,
+        workers=worker_count(settings),
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http=HotProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # the protocol has to see the service itself
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_ms / 1000),
+    )
 
 
 @main.command()

@@ -5,10 +5,10 @@ What an operator chooses about models stands in `catalogue.toml`; what training 
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
@@ -16,6 +16,10 @@ MEBIBYTE = 1024 * 1024
 
 class SettingsInvalid(ValueError):
     """A DUNNO_* variable is out of bounds; the message names it and what it must be."""
+
+
+def _number_of_workers(value: object) -> object:
+    return 0 if value == "auto" else value
 
 
 class Settings(BaseSettings):
@@ -28,6 +32,9 @@ class Settings(BaseSettings):
 
     port: int = Field(default=8000, ge=0, le=65_535)
     """Port to listen on; 0 picks a free one."""
+
+    workers: Annotated[int, BeforeValidator(_number_of_workers)] = Field(default=1, ge=0, le=256)
+    """Processes that share the port; `auto` or 0 takes one for each whole core."""
 
     models: Path = Path("models")
     """Folder of the bundles and of `catalogue.toml`."""
@@ -103,6 +110,11 @@ def read_settings(**overrides: Any) -> Settings:
         name = "_".join(str(part) for part in first["loc"]).upper()
         message = f"DUNNO_{name}: {first['msg']}, got {first['input']!r}" if name else first["msg"]
         raise SettingsInvalid(message) from None
+
+
+def worker_count(settings: Settings) -> int:
+    """Return how many processes share the port."""
+    return settings.workers or max(1, int(usable_cores()))
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> float:

@@ -1,11 +1,14 @@
 """GET /livez, /readyz and /metrics: what Kubernetes and Prometheus ask."""
 
+import asyncio
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.problems import MEDIA_TYPE, problem
 from service.prediction import Catalogue
 from service.telemetry.metrics import Metrics
+from service.telemetry.workers import Workers
 
 router = APIRouter(tags=["operations"])
 
@@ -29,7 +32,12 @@ async def readyz(request: Request) -> Response:
 
 
 @router.get("/metrics")
-def metrics(request: Request) -> Response:
-    """Return every metric in Prometheus' text format; made in a thread, off the event loop."""
-    measured: Metrics = request.app.state.metrics
-    return Response(measured.exposition(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request) -> Response:
+    """Return every metric of every worker in Prometheus' text format."""
+    workers: Workers | None = request.app.state.workers
+    if workers is not None:
+        content = await workers.exposition()
+    else:
+        measured: Metrics = request.app.state.metrics
+        content = await asyncio.to_thread(measured.exposition)
+    return Response(content, media_type=CONTENT_TYPE_LATEST)

@@ -24,7 +24,7 @@ from service.errors import (
 from service.inputs import InputLimits, create_decoder
 from service.prediction.predictor import Predictor
 from service.runtimes import RuntimeOptions, load_runtime
-from service.settings import Settings, usable_cores
+from service.settings import Settings, usable_cores, worker_count
 from service.telemetry.metrics import Metrics
 
 CATALOGUE = "catalogue.toml"
@@ -206,8 +206,8 @@ def _newest_version(folder: Path) -> str:
 
 
 def runtime_threads(settings: Settings) -> int:
-    """Return how many threads one run may use."""
-    return settings.runtime_threads or max(1, int(usable_cores()))
+    """Return how many threads one run may use: the cores, shared by the workers."""
+    return settings.runtime_threads or max(1, int(usable_cores()) // worker_count(settings))
 
 
 def _load_predictor(

@@ -5,10 +5,12 @@ The hot path holds the children it counts with (`ModelMetrics`) and looks nothin
 it only notes down; notes are counted many at once, when there are enough or somebody looks.
 """
 
+import os
 import platform
+import threading
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -38,6 +40,8 @@ REASONS = ("out_of_distribution", "ambiguous", "low_confidence")
 CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
 WASTE_CAUSES = ("cancelled", "expired")
 REJECTION_CAUSES = ("queue_full", "draining")
+
+Note = TypeVar("Note")
 
 NOTES = 512
 """So many requests or rows are noted down before they are counted."""
@@ -274,6 +278,9 @@ class Metrics:
             buckets=_STAGE_SECONDS,
             registry=registry,
         )
+        self.process_id = Gauge(
+            "dunno_process_id", "Of the process whose series these are.", registry=registry
+        )
         self.build_info = Gauge(
             "dunno_build_info",
             "Constant 1: what is running.",
@@ -286,6 +293,7 @@ class Metrics:
 
     def describe_process(self, versions: dict[str, str], threads: int, cores: float) -> None:
         """Set the constants of this process."""
+        self.process_id.set(os.getpid())
         self.build_info.labels(python=platform.python_version(), **versions).set(1)
         self.runtime_threads.set(threads)
         self.cpu_quota_cores.set(cores)
@@ -308,6 +316,8 @@ class RequestMetrics:
     def __init__(self, metrics: Metrics, model: str, version: str) -> None:
         self._input_rejections = metrics.input_rejections
         self._answered_requests: list[tuple[str, float, Timing]] = []
+        # Notes are made on the event loop and may be counted in the thread that answers a scrape.
+        self._counting = threading.Lock()
         self._model = model
         self.stages = {stage: metrics.stage_duration.labels(model, stage) for stage in STAGES}
         self._requests = {
@@ -332,7 +342,11 @@ class RequestMetrics:
 
     def count_notes(self) -> None:
         """Count the requests that were noted down."""
-        notes, self._answered_requests = self._answered_requests, []
+        with self._counting:
+            self._count_requests()
+
+    def _count_requests(self) -> None:
+        notes = _taken(self._answered_requests)
         if not notes:
             return
         outcomes, seconds, timings = zip(*notes, strict=True)
@@ -409,17 +423,18 @@ class ModelMetrics(RequestMetrics):
 
     def count_rows(self, rows: Iterable[RowNote]) -> None:
         """Count rows that got a verdict."""
-        self._rows += rows
+        self._rows.extend(rows)
         if len(self._rows) >= NOTES:
-            self._count_rows()
+            self.count_notes()
 
     def count_notes(self) -> None:
         """Count the requests and rows that were noted down."""
-        super().count_notes()
-        self._count_rows()
+        with self._counting:
+            self._count_requests()
+            self._count_rows()
 
     def _count_rows(self) -> None:
-        notes, self._rows = self._rows, []
+        notes = _taken(self._rows)
         if not notes:
             return
         reasons, best, confidence, novelty_p = zip(*notes, strict=True)
@@ -434,3 +449,11 @@ class ModelMetrics(RequestMetrics):
             self._novelty.observe_all(p_values)
         if self._drift is not None:
             self._drift_alarms.inc(self._drift.see(best, confidence, p_values))
+
+
+def _taken(notes: list[Note]) -> list[Note]:
+    """Take the notes that are there out of a list to which others may be added meanwhile."""
+    n = len(notes)
+    taken = notes[:n]
+    del notes[:n]
+    return taken

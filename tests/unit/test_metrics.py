@@ -1,3 +1,5 @@
+import threading
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.drift import Drift
@@ -91,3 +93,22 @@ def test_requests_are_counted_whether_somebody_looks_or_not() -> None:
     assert found["dunno_request_duration_seconds_count", "native,ok"] == NOTES + 1
     assert found["dunno_stage_duration_seconds_bucket", "0.002,queue"] == NOTES + 1
     assert found["dunno_stage_duration_seconds_bucket", "0.001,queue"] == 0
+
+
+def test_nothing_is_lost_or_counted_twice_while_somebody_looks() -> None:
+    metrics = Metrics()
+    model = metrics.of_model("wine", "1", ("red", "white"))
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            metrics.exposition()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(100 * NOTES):
+        model.count_rows([RowNote(None, 1, 0.9, 0.5)])
+    is_over.set()
+    looking.join()
+
+    assert samples(metrics)["dunno_predictions_total", "answer,none"] == 100 * NOTES

@@ -1,0 +1,128 @@
+"""Metrics of all worker processes, whichever of them is asked.
+
+Behind one socket a scrape reaches any worker. It asks the others, each on a Unix socket in a folder
+that only this server's user may enter, and returns all their series, told apart by the label
+`worker`. Nothing is added up: a worker that is replaced begins at 0, and `rate()` understands that
+of a series, but not of a sum.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from service.telemetry.metrics import Metrics
+
+FOLDER = "DUNNO_WORKERS_FOLDER"
+"""Environment variable that the parent process sets for its workers."""
+
+PATIENCE_S = 0.5
+"""So long a worker may take to tell its series; one that is late is left out of this scrape."""
+
+
+class Workers:
+    """The worker processes of this server, seen from one of them."""
+
+    def __init__(self, folder: Path, metrics: Metrics) -> None:
+        self._folder = folder
+        self._metrics = metrics
+        self.number, self._claim = _claim_number(folder)
+
+    async def start(self) -> None:
+        """Begin to tell the others."""
+        path = self._socket_of(self.number)
+        path.unlink(missing_ok=True)  # of the worker that had the number before
+        self._server = await asyncio.start_unix_server(self._tell, path)
+
+    async def close(self) -> None:
+        """Stop telling the others."""
+        self._server.close()
+        self.release()
+
+    def release(self) -> None:
+        """Let another worker have the number; the end of the process does as well."""
+        os.close(self._claim)
+
+    async def exposition(self) -> bytes:
+        """Return the series of all workers in Prometheus' text format."""
+        others = sorted(set(self._folder.glob("*.socket")) - {self._socket_of(self.number)})
+        told = await asyncio.gather(*map(_ask, others))
+        return merged([await self._own(), *told])
+
+    async def _own(self) -> bytes:
+        labelled = _Labelled(self._metrics, str(self.number))
+        return await asyncio.to_thread(generate_latest, labelled)
+
+    async def _tell(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await self._own())
+        await writer.drain()
+        writer.close()
+
+    def _socket_of(self, number: int) -> Path:
+        return self._folder / f"{number}.socket"
+
+
+class _Labelled(Collector):
+    """A registry whose samples carry the number of the worker."""
+
+    def __init__(self, metrics: Metrics, number: str) -> None:
+        self._metrics = metrics
+        self._number = number
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all series; see prometheus_client."""
+        for metric in self._metrics.registry.collect():
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "worker": self._number})
+                for sample in metric.samples
+            ]
+            yield metric
+
+
+def merged(expositions: Iterable[bytes]) -> bytes:
+    """Return several expositions as one: each family once, with the samples of all."""
+    heads: dict[bytes, list[bytes]] = {}
+    samples: dict[bytes, list[bytes]] = {}
+    for exposition in expositions:
+        family = b""
+        for line in exposition.splitlines(keepends=True):
+            if line.startswith(b"# HELP "):
+                family = line.split(b" ", 3)[2]
+                heads.setdefault(family, [])
+                samples.setdefault(family, [])
+            if not line.startswith(b"#"):
+                samples[family].append(line)
+            elif line not in heads[family]:
+                heads[family].append(line)
+    return b"".join(b"".join(heads[family] + samples[family]) for family in heads)
+
+
+async def _ask(path: Path) -> bytes:
+    """Return the exposition of another worker; nothing if it does not answer."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_unix_connection(path)
+            told = await reader.read()
+            writer.close()
+    except (OSError, TimeoutError):
+        return b""
+    return told
+
+
+def _claim_number(folder: Path) -> tuple[int, int]:
+    """Return the least number that no living worker has, and the file that holds the claim."""
+    number = 0
+    while True:
+        claim = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(claim)
+            number += 1
+        else:
+            return number, claim
