@@ -13,6 +13,7 @@ OPTIONS = {
     "min_confidence": "a probability between 0 and 1",
     "top_k": "a whole number from 1 on",
     "include": "best_guess",
+    "probabilities": "object or list",
     "deadline_ms": "a number of milliseconds above 0",
 }
 """Query parameter -> what it takes, in words."""
@@ -28,6 +29,9 @@ class Options:
     min_confidence: float | None = None
     top_k: int | None = None
     has_best_guess: bool = False
+    is_list: bool = False
+    """Whether probabilities are a list in the order of the model's labels, not an object."""
+
     deadline_s: float | None = None
 
 
@@ -58,6 +62,7 @@ def read_options(query: bytes) -> Options:
         min_confidence=_number(values, "min_confidence", 1.0),
         top_k=_top_k(values),
         has_best_guess=_has_best_guess(values),
+        is_list=_is_list(values),
         deadline_s=None if deadline_ms is None else deadline_ms / 1000,
     )
 
@@ -88,3 +93,12 @@ def _has_best_guess(values: dict[str, str]) -> bool:
     if text not in (None, "best_guess"):
         raise OptionInvalid("include", OPTIONS["include"], str(text)[:40])
     return text is not None
+
+
+def _is_list(values: dict[str, str]) -> bool:
+    text = values.get("probabilities", "object")
+    if text not in ("object", "list"):
+        raise OptionInvalid("probabilities", OPTIONS["probabilities"], text[:40])
+    if text == "list" and "top_k" in values:
+        raise OptionInvalid("probabilities", "object with top_k: a list has all labels", text)
+    return text == "list"

@@ -28,7 +28,7 @@ class RowPrediction(BaseModel):
     confidence: float | None = Field(default=None, ge=0, le=1)
     novelty_p: float | None = Field(default=None, ge=0, le=1)
     candidates: list[str] = []
-    probabilities: dict[str, float] = {}
+    probabilities: dict[str, float] | list[float] = {}
     best_guess: str | None = None
     error: RowError | None = None
 
@@ -109,16 +109,20 @@ def encode_row(
         "confidence": row.confidence,
         "novelty_p": row.novelty_p,
         "candidates": row.candidates,
-        "probabilities": _probabilities(row, labels, options.top_k),
+        "probabilities": _probabilities(row, labels, options),
     }
     if options.has_best_guess:
         content["best_guess"] = labels[row.best]
     return content
 
 
-def _probabilities(row: Row, labels: tuple[str, ...], top_k: int | None) -> dict[str, float]:
+def _probabilities(
+    row: Row, labels: tuple[str, ...], options: Options
+) -> dict[str, float] | list[float]:
     values = row.probabilities
-    if top_k is None:
+    if options.is_list:
+        return values
+    if options.top_k is None:
         return dict(zip(labels, values, strict=True))
-    order = sorted(range(len(labels)), key=values.__getitem__, reverse=True)[:top_k]
+    order = sorted(range(len(labels)), key=values.__getitem__, reverse=True)[: options.top_k]
     return {labels[label]: values[label] for label in order}

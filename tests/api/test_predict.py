@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from bundles import FRUIT
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -216,6 +217,16 @@ def test_version_and_alias_are_chosen_by_query(client: httpx.Client) -> None:
     assert versions == ["2", "1", "1"]
 
 
+def test_probabilities_come_as_a_list_if_asked_for(client: httpx.Client) -> None:
+    for path in ("/predict/fruit?probabilities=list", "/predict/fruit"):
+        (prediction,) = post(client, path, [1, 3, 2]).json()["predictions"]
+        found = prediction["probabilities"]
+        values = found if isinstance(found, list) else [found[name] for name in FRUIT]
+
+        assert sum(values) == pytest.approx(1, abs=1e-5)
+        assert values.index(max(values)) == 1
+
+
 def test_top_k_keeps_the_best_labels(client: httpx.Client) -> None:
     (prediction,) = post(client, "/predict/fruit?top_k=2", [1, 3, 2]).json()["predictions"]
 
@@ -264,6 +275,16 @@ PROBLEMS = [
     pytest.param("/predict/fruit?x=1", {}, b"{}", 422, "option_invalid", "'x'", id="option"),
     pytest.param(
         "/predict/fruit?max_error=1e-9", {}, b"{}", 422, "risk_not_certifiable", "0.001", id="risk"
+    ),
+    pytest.param(
+        "/predict/fruit?probabilities=pie",
+        *({}, b"{}", 422, "option_invalid", "object or list"),
+        id="probabilities",
+    ),
+    pytest.param(
+        "/predict/fruit?probabilities=list&top_k=1",
+        *({}, b"{}", 422, "option_invalid", "all labels"),
+        id="list and top_k",
     ),
     pytest.param("/predict/fruit?top_k=0", {}, b"{}", 422, "option_invalid", "top_k", id="top_k"),
     pytest.param(
