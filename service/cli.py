@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -33,7 +34,6 @@ from service.settings import (
 
 if TYPE_CHECKING:
     import uvicorn
-    from starlette.types import ASGIApp
 
 COMMANDS = "dunno.commands"
 CANNOT_SERVE = 2
@@ -127,7 +127,7 @@ def _serve_by_workers(settings: Settings) -> None:
         sys.exit(CANNOT_SERVE)
 
 
-def _server_config(app: "ASGIApp | str", settings: Settings) -> "uvicorn.Config":
+def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicorn.Config":
     import uvicorn  # noqa: PLC0415  only `serve` needs it
 
     from service.api.hotpath import HotProtocol  # noqa: PLC0415

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """Where graphs run; `auto` takes a GPU where there is one."""
 
     runtime_threads: int = Field(default=0, ge=0, le=256)
-    """Threads of one run of a graph; 0 follows the CPU quota of the container."""
+    """Threads of one run of a graph; 0 shares the cores of the container among the workers."""
 
     max_decode_requests: int = Field(default=64, ge=1, le=100_000)
     """Most requests that wait for a decoding thread; more are refused with 429."""

@@ -25,10 +25,9 @@ from service.api.fastlane import PREFIX, Fastlane, outcome_of, server_timing
 from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
-from service.batching import Delivery
 from service.decision import Row
 from service.errors import DunnoError
-from service.prediction import Prediction, Predictor, Stages
+from service.prediction import Delivery, Prediction, Predictor, Stages
 from service.telemetry.metrics import Timing
 
 log = logging.getLogger(__name__)
