@@ -134,7 +134,7 @@ class Batcher(Generic[Outputs]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-run")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.cost = RunCost(limits.max_rows)
+        self.cost = RunCost()
         metrics.queue_capacity_rows.set(limits.max_queue_rows)
 
     def start(self) -> None:
@@ -293,10 +293,13 @@ class Batcher(Generic[Outputs]):
     def _take(self) -> list[Job]:
         jobs: list[Job] = []
         rows = 0
+        most_rows = self._limits.max_rows
+        if self.cost.is_quick:
+            most_rows = min(most_rows, self.cost.quick_rows)
         now_s = self._clock()
         while self._waiting:
             job = next(iter(self._waiting))
-            if jobs and rows + len(job.rows) > self._limits.max_rows:
+            if jobs and rows + len(job.rows) > most_rows:
                 break
             self.withdraw(job)
             if job.deadline_s <= now_s:

@@ -1,27 +1,32 @@
-from service.batching.cost import QUICK_RUN_S, RunCost
+import pytest
 
-ROWS = 64
-QUICK_ROW_S = QUICK_RUN_S / ROWS / 2
+from service.batching.cost import QUICK_RUN_S, WORTHWHILE_ROWS, RunCost
+
+EDGE_S = QUICK_RUN_S / WORTHWHILE_ROWS
+"""Seconds a row of a model that is just quick."""
 
 
-def cost_of(row_s: float, runs: int = 1) -> RunCost:
-    cost = RunCost(ROWS)
-    for _ in range(runs):
-        cost.learn(1, row_s)
+def cost_of(row_s: float) -> RunCost:
+    cost = RunCost()
+    cost.learn(1, row_s)
     return cost
 
 
 def test_nothing_is_quick_before_it_has_run() -> None:
-    assert not RunCost(ROWS).is_quick
+    assert not RunCost().is_quick
 
 
-def test_largest_batch_counts_not_the_one_that_ran() -> None:
-    assert cost_of(QUICK_ROW_S).is_quick
-    assert not cost_of(QUICK_RUN_S / 2).is_quick
+@pytest.mark.parametrize(("row_s", "is_quick"), [(EDGE_S * 0.9, True), (EDGE_S * 1.1, False)])
+def test_model_that_runs_enough_rows_in_time_is_quick(row_s: float, *, is_quick: bool) -> None:
+    assert cost_of(row_s).is_quick == is_quick
+
+
+def test_no_more_rows_run_on_the_event_loop_than_are_quick() -> None:
+    assert cost_of(QUICK_RUN_S / 40.5).quick_rows == 40
 
 
 def test_run_that_was_held_up_tells_nothing() -> None:
-    cost = cost_of(QUICK_ROW_S)
+    cost = cost_of(EDGE_S / 2)
 
     cost.learn(1, 1.0)
 
@@ -31,24 +36,24 @@ def test_run_that_was_held_up_tells_nothing() -> None:
 def test_quick_model_on_a_busy_machine_is_found_out_later() -> None:
     cost = cost_of(1.0)
 
-    cost.learn(8, 8 * QUICK_ROW_S)
+    cost.learn(8, 4 * EDGE_S)
 
     assert cost.is_quick
 
 
 def test_model_that_has_become_slow_is_found_out() -> None:
-    cost = cost_of(QUICK_ROW_S)
+    cost = cost_of(EDGE_S / 2)
 
     for _ in range(200):
-        cost.learn(1, 10 * QUICK_ROW_S)
+        cost.learn(1, 10 * EDGE_S)
 
     assert not cost.is_quick
 
 
 def test_model_on_the_edge_does_not_go_to_and_fro() -> None:
-    cost = cost_of(QUICK_RUN_S / ROWS)
+    cost = cost_of(EDGE_S)
 
     for _ in range(200):
-        cost.learn(1, 1.2 * QUICK_RUN_S / ROWS)
+        cost.learn(1, 1.2 * EDGE_S)
 
     assert cost.is_quick
