@@ -6,7 +6,7 @@ VENV := .venv
 DEV := .venv-dev
 SOURCES := service training tests load_tests
 
-.PHONY: serve test check fmt lint types train load lock clean
+.PHONY: serve test check fmt lint types train load bench lock clean
 
 serve: $(VENV)/installed
 	$(VENV)/bin/dunno serve
@@ -28,6 +28,14 @@ fmt: $(DEV)/installed
 train: $(DEV)/installed
 	@test -n "$(NAME)" || { echo "make train NAME=wine|mnist|fashion_mnist|imdb|iris|titanic"; exit 2; }
 	$(DEV)/bin/dunno train $(NAME) $(ARGS)
+
+# Against other servers, by a harness that lies beside this repository; on a quiet machine.
+BENCH ?= ../shared/bench
+PEERS ?= mosec@2,plain_fastapi@2,proto@2
+bench: $(DEV)/installed
+	BENCH_PEERS=$(CURDIR)/load_tests/bench_peers $(BENCH)/run.sh \
+		--peers "ours@2+VENV=$(CURDIR)/$(DEV),$(PEERS)" --concurrency 1,64,256 --body json,png \
+		--seconds 5 --rounds 3 $(ARGS)
 
 load: $(DEV)/installed
 	$(DEV)/bin/python load_tests/many_callers.py $(ARGS)

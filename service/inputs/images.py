@@ -38,6 +38,7 @@ PICTURE_FIELD = "image"
 MIN_SIDE = 4
 MAX_ASPECT = 100
 LIGHT_PIXELS = 65_536
+LARGEST_PIXEL = 255
 SPARE = 4  # a picture is shrunk to no less than so many times the model's size before it is fitted
 
 _PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # few bytes that unpack to many
@@ -94,8 +95,9 @@ class ImageDecoder:
     def _from_json(self, payload: Payload) -> Decoded:
         for shape in (self._shape, (*self._shape, 1)):
             values = quick_rows(payload.body, shape, self._limits.max_rows)
-            if values is not None and self._are_pixels(values):
-                return Decoded(values.reshape(-1, *self._shape).astype(self._dtype))
+            rows = None if values is None else self._as_pixels(values)
+            if rows is not None:
+                return Decoded(rows.reshape(-1, *self._shape))
         instances = read_instances(payload.body)
         refuse_too_many(len(instances), self._limits)
         budget = _Budget(self._limits)
@@ -140,12 +142,21 @@ class ImageDecoder:
             got += " (a picture scaled to 0-1? multiply it by 255)"
         raise InputInvalid(where, expected, got)
 
+    def _as_pixels(self, values: NDArray[np.float64]) -> NDArray[np.generic] | None:
+        """Return finite values as pixels, or None if one of them is none."""
+        if not self._is_whole:
+            is_sound = values.min() >= 0 and values.max() <= LARGEST_PIXEL
+            return values.astype(self._dtype) if is_sound else None
+        with np.errstate(invalid="ignore"):  # what does not fit comes out as another number
+            pixels = values.astype(np.uint8)
+        return pixels.astype(self._dtype, copy=False) if (pixels == values).all() else None
+
     def _are_pixels(self, values: NDArray[np.generic]) -> bool:
         return bool(self._are_pixels_each(values).all())
 
     def _are_pixels_each(self, values: NDArray[np.generic]) -> NDArray[np.bool_]:
         numbers = values.astype(np.float64, copy=False)
-        valid: NDArray[np.bool_] = (numbers >= 0) & (numbers <= 255)
+        valid: NDArray[np.bool_] = (numbers >= 0) & (numbers <= LARGEST_PIXEL)
         if self._is_whole:
             valid &= np.floor(numbers) == numbers
         return valid
@@ -185,8 +196,9 @@ def _read_picture(content: bytes, declared: ImageInput, budget: _Budget, place: 
                 mode = "L" if declared.channels == 1 else "RGB"
                 picture.draft(mode, (declared.width * 2, declared.height * 2))
             picture.load()
-            upright = _shrunk(ImageOps.exif_transpose(picture), declared)
-            return _in_mode(upright, declared.channels)
+            # Most have no EXIF, and looking is cheaper than turning by nothing.
+            upright = ImageOps.exif_transpose(picture) if picture.getexif() else picture
+            return _in_mode(_shrunk(upright, declared), declared.channels)
     except ClientError:
         raise
     except Exception:  # noqa: BLE001  hostile bytes reach every branch of a decoder
@@ -216,7 +228,9 @@ def fitted(picture: Image.Image, declared: ImageInput) -> NDArray[np.uint8]:
         else:
             background = _median_of_border(picture)
             picture = ImageOps.pad(picture, size, bilinear, color=background)
-    return np.asarray(picture, np.uint8)
+    shape = (picture.height, picture.width, 3 if picture.mode == "RGB" else 1)
+    pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(shape)
+    return pixels if picture.mode == "RGB" else pixels[:, :, 0]
 
 
 def _check_size(size: tuple[int, int], limits: InputLimits, place: str) -> None:
@@ -231,11 +245,14 @@ def _check_size(size: tuple[int, int], limits: InputLimits, place: str) -> None:
 
 
 def _in_mode(picture: Image.Image, channels: int) -> Image.Image:
+    wanted = "L" if channels == 1 else "RGB"
+    if picture.mode == wanted and not picture.has_transparency_data:
+        return picture
     if picture.mode.startswith("I") or picture.mode == "F":
         picture = _from_16_bit(picture)
     if picture.has_transparency_data:
         picture = _on_contrasting_ground(picture.convert("RGBA"))
-    return picture.convert("L" if channels == 1 else "RGB")
+    return picture.convert(wanted)
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:
