@@ -3,7 +3,8 @@
 Two splits, two purposes. `validation` chooses: temperature or power map, conformal limits, novelty
 tables, the grid of thresholds. `calibration` is touched once: it certifies thresholds of that grid
 and describes familiar traffic. A recipe that cross-validates has scores out of fold instead; then
-each row is calibrated by what the other folds say, and the guarantee is approximate.
+each row is calibrated by what the other folds say, and the guarantee is approximate. A test split
+beside the folds decides nothing: it gives the numbers of the card, as it does beside two splits.
 """
 
 import math

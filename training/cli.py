@@ -1,8 +1,10 @@
-"""`dunno train`: importable without the extra `training`, and then says how to install it."""
+"""`dunno train` and `dunno evaluate`; without the extra `training` they say how to install it."""
 
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -23,9 +25,33 @@ def data_folder() -> Path:
     return _SIBLING if _SIBLING.is_dir() else _OWN
 
 
+def _folders(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where things are."""
+    for option in (
+        click.option(
+            "--work",
+            type=click.Path(path_type=Path),
+            default=Path("build"),
+            show_default=True,
+            help="Folder of checkpoints and finished steps.",
+        ),
+        click.option(
+            "--models",
+            type=click.Path(path_type=Path),
+            default=Path("models"),
+            show_default=True,
+            help="Folder that the bundle lies below.",
+        ),
+        click.option(
+            "--data", type=click.Path(path_type=Path), help="Data folder; default: DUNNO_DATA."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("name")
-@click.option("--data", type=click.Path(path_type=Path), help="Data folder; default: DUNNO_DATA.")
 @click.option(
     "--network",
     type=click.Choice(NETWORKS),
@@ -33,39 +59,52 @@ def data_folder() -> Path:
     show_default=True,
     help="Ours, or the ones that lectures show (their bundles stay below the work folder).",
 )
-@click.option(
-    "--models",
-    type=click.Path(path_type=Path),
-    default=Path("models"),
-    show_default=True,
-    help="Folder that the bundle is written below.",
-)
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("build"),
-    show_default=True,
-    help="Folder of checkpoints and finished steps.",
-)
-def train(name: str, data: Path | None, network: str, models: Path, work: Path) -> None:
+@_folders
+def train(name: str, network: str, data: Path | None, models: Path, work: Path) -> None:
     """Train the model NAME and write its bundle; an interrupted run carries on where it was."""
+    with _told_in_a_sentence():
+        from training import pipeline  # noqa: PLC0415  # needs the extra
+
+        place = pipeline.Place(data or data_folder(), work, models / name / VERSION)
+        bundle = pipeline.train(name, network, place)
+    click.echo(f"wrote {bundle.path}")
+
+
+@click.command()
+@click.argument("name", metavar="MODEL")
+@_folders
+def evaluate(name: str, data: Path | None, models: Path, work: Path) -> None:
+    """Measure the bundle of MODEL as it is, and write its numbers, card and pictures anew.
+
+    Nothing that decides is changed. Exit code 1: a number differs from the card's by more than its
+    95 % interval.
+    """
+    with _told_in_a_sentence():
+        from training.comparison import as_text  # noqa: PLC0415  # needs the extra
+        from training.pipeline import Place  # noqa: PLC0415
+        from training.remeasure import remeasure  # noqa: PLC0415
+
+        place = Place(data or data_folder(), work, models / name / VERSION)
+        measured = remeasure(name, place)
+    click.echo(as_text(measured.compared))
+    click.echo(f"wrote {measured.bundle.path}")
+    differing = [each.name for each in measured.compared if each.differs]
+    if differing:
+        click.echo(f"not what the card said: {'; '.join(differing)}", err=True)
+        sys.exit(1)
+
+
+@contextmanager
+def _told_in_a_sentence() -> Iterator[None]:
+    """End with one sentence and exit code 1, or 2 without the extra."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # TensorFlow greets with its build options; errors still come through.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        from training import pipeline  # noqa: PLC0415  # needs the extra
-        from training.packing.packed_recipe import PackedRecipe, make_packed  # noqa: PLC0415
+        yield
     except ModuleNotFoundError as error:
         click.echo(f"training needs the package {error.name!r}; {INSTALL_LINE}", err=True)
         sys.exit(2)
-    place = pipeline.Place(data or data_folder(), work, models / name / VERSION)
-    try:
-        own, _ = pipeline.find_recipe(name)
-        if isinstance(own, PackedRecipe):
-            bundle = make_packed(own, place.data, work / name, place.bundle)
-        else:
-            bundle = pipeline.train(name, network, place)
     except DunnoError as error:
         click.echo(str(error), err=True)
         sys.exit(1)
-    click.echo(f"wrote {bundle.path}")

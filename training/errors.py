@@ -5,9 +5,12 @@ DunnoError
     ├── RecipeMissing   no recipe of that name
     ├── DataMissing     a data file is not here and could not be downloaded
     ├── DataCorrupt     a data file is not the one that the recipe was written for
-    └── ExportDiffers   two runtimes disagree about the exported graph; nothing is written
+    ├── RecipeDiffers   a bundle was made by a recipe with other labels or another input
+    ├── ExportDiffers   two runtimes disagree about the exported graph; nothing is written
+    └── PackRefused     a model to pack, its labels and its rows do not go together
 
-The command line prints the message alone and leaves with exit code 1.
+The command line prints the message alone and leaves with exit code 1; `dunno pack` with 2 if an
+option or a file has to be mended first.
 """
 
 from service.errors import DunnoError
@@ -29,5 +32,13 @@ class DataCorrupt(TrainingError):
     """A data file's content differs from the pinned sha256."""
 
 
+class RecipeDiffers(TrainingError):
+    """The recipe has changed since the bundle was made; it has to be trained again."""
+
+
 class ExportDiffers(TrainingError):
     """SavedModel and ONNX differ by more than is allowed, or an output depends on the batch."""
+
+
+class PackRefused(TrainingError):
+    """Model, labels, calibration file or an option do not go together; the caller can mend it."""

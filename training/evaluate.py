@@ -1,6 +1,6 @@
 """Numbers on the test split, which chose nothing; every share with its 95 % interval."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ from service.bundle.manifest import (
     Policy,
     RealisedRow,
 )
+from service.decision import Answered, Verdict
+from training import bootstrap, reasons
 from training.calibrate import Judged
 from training.mappings import mean_nll
 
@@ -128,18 +130,22 @@ def evaluate(
         answered: risk -> which of them are answered, for each row of the policy's table.
         policy: what is served.
         split: its name.
-        seed: of the simulated noise floor.
+        seed: of the simulated noise floor and of the intervals.
     """
     confidence, wrong = judged.probabilities.max(axis=1), judged.wrong
     n = len(wrong)
+    numbers = {
+        "nll": mean_nll(judged.probabilities, judged.targets),
+        "ece": ece(confidence, wrong),
+        "aurc": aurc(confidence, wrong),
+    }
     return Evaluation(
         split=split,
         n=n,
         accuracy=share(int((~wrong).sum()), n),
-        nll=mean_nll(judged.probabilities, judged.targets),
-        ece=ece(confidence, wrong),
+        **numbers,
+        intervals=bootstrap.intervals(judged, numbers, BINS, seed),
         ece_floor=ece_floor(confidence, seed),
-        aurc=aurc(confidence, wrong),
         risk_coverage=risk_coverage(confidence, wrong),
         confusion=confusion(judged),
         table=tuple(
@@ -157,26 +163,43 @@ def _selective(answered: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> dict[st
     }
 
 
-def condition(name: str, judged: Judged, policy: Policy) -> Condition:
-    """Return the numbers of the test split under one served condition."""
-    wrong, n = judged.wrong, len(judged.targets)
-    answered = judged.passing(policy.novelty_alpha) >= policy.threshold
-    selective = _selective(answered, wrong)
+def condition(name: str, judged: Judged, verdicts: Sequence[Verdict], seed: int) -> Condition:
+    """Return the numbers of the test split under one served condition.
+
+    Args:
+        name: of the condition.
+        judged: its rows.
+        verdicts: one for each row, by the default policy.
+        seed: of the simulated noise floor.
+    """
+    confidence, wrong = judged.probabilities.max(axis=1), judged.wrong
+    n = len(wrong)
+    selective = _selective(_answered(verdicts), wrong)
     return Condition(
         name=name,
         n=n,
         accuracy=share(int((~wrong).sum()), n),
-        ece=ece(judged.probabilities.max(axis=1), wrong),
+        ece=ece(confidence, wrong),
+        ece_floor=ece_floor(confidence, seed),
         answered=selective["coverage"],
         risk=selective["risk"],
+        reasons=reasons.shares(verdicts),
     )
 
 
-def outlier_family(name: str, judged: Judged, policy: Policy) -> OutlierFamily:
+def outlier_family(name: str, verdicts: Sequence[Verdict]) -> OutlierFamily:
     """Return how many rows of none of the labels the default policy answers; none should be."""
-    answered = judged.passing(policy.novelty_alpha) >= policy.threshold
-    n = len(answered)
-    return OutlierFamily(name=name, n=n, answered=share(int(answered.sum()), n))
+    answered, n = _answered(verdicts), len(verdicts)
+    return OutlierFamily(
+        name=name,
+        n=n,
+        answered=share(int(answered.sum()), n),
+        reasons=reasons.shares(verdicts),
+    )
+
+
+def _answered(verdicts: Sequence[Verdict]) -> NDArray[np.bool_]:
+    return np.array([isinstance(verdict, Answered) for verdict in verdicts])
 
 
 def baseline(name: str, evaluation: Evaluation) -> Baseline:

@@ -56,11 +56,27 @@ def to_onnx(saved_model: Path) -> bytes:
 
     traced = tf.function(serve, input_signature=signature)
     graph, _ = tf2onnx.convert.from_function(traced, input_signature=signature, opset=OPSET)
+    _bind_captures(graph.graph, traced.get_concrete_function())
     _rename(graph.graph, dict(zip([out.name for out in graph.graph.output], names, strict=True)))
     graph.doc_string = ""
     onnx.checker.check_model(graph, full_check=True)
     content: bytes = graph.SerializeToString()
     return content
+
+
+def _bind_captures(graph: onnx.GraphProto, traced: Any) -> None:
+    """Leave the rows as the only input.
+
+    Constants that a function captured, such as the mean of a Normalization layer, are no variables:
+    tf2onnx leaves them open as further inputs, in the order of the captures; most of them unused,
+    because their value has been folded into the nodes.
+    """
+    used = {name for node in graph.node for name in node.input}
+    captured = [value for value, _ in traced.graph.captures if value.dtype != tf.resource]
+    for given, value in zip(list(graph.input)[1:], captured, strict=True):
+        if given.name in used:
+            graph.initializer.append(onnx.numpy_helper.from_array(value.numpy(), given.name))
+        graph.input.remove(given)
 
 
 def _signature(loaded: Any) -> tf.TensorSpec:

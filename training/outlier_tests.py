@@ -82,6 +82,20 @@ def averages(test: Split, seed: int = SEED) -> PictureArray:
     return mean
 
 
+def averaged_labels(
+    test: Split, family: NDArray[np.generic], seed: int = SEED
+) -> NDArray[np.uint8] | None:
+    """Return the labels behind each row of `averages`, or of its negatives, shape (rows, 2).
+
+    None if the family is another one: it is known by its pictures, whatever a recipe calls it.
+    """
+    means = averages(test, seed)
+    if not (np.array_equal(family, means) or np.array_equal(family, 255 - means)):
+        return None
+    # Labels in place of the rows: the same draws choose them.
+    return np.stack(_two_of(Split(test.targets, test.targets), seed), axis=1)
+
+
 def side_by_side(test: Split, seed: int = SEED) -> PictureArray:
     """Return two test pictures of different labels, squeezed into one frame."""
     one, other = _two_of(test, seed)

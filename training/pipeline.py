@@ -18,23 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from service.bundle import Bundle, read_bundle, write_bundle
-from service.bundle.manifest import Baseline, Evaluation, File, Graph, Manifest, OutlierFamily
+from service.bundle.manifest import Baseline, File, Graph, Manifest
 from service.runtimes import RuntimeOptions, load_runtime
-from training import evaluate, export, plots, recipes
-from training.calibrate import Calibrated, Judged, calibrate, cross_calibrate
+from training import evaluate, export, measuring, plots, recipes
+from training.calibrate import Calibrated, calibrate, cross_calibrate
+from training.describing import Subject, write_described
 from training.errors import RecipeMissing
 from training.fingerprints import array_fingerprint, code_fingerprint, fingerprint
+from training.packing.packed_recipe import PackedRecipe, make_packed
 from training.provenance import LIBRARIES, provenance_of
-from training.recipe import Data, Picture, Recipe, Scores, Split, Workbench
-from training.report import CARD, model_card
+from training.recipe import Data, Recipe, Scores, Split, Workbench
 from training.steps import Step
-from training.store import Kept, keep_fitted, keep_scores, read_fitted, read_scores
+from training.store import Kept, keep_fitted, read_fitted, read_scores
 
 GOLDEN = "golden.npz"
 GOLDEN_ROWS = 8
-_BATCH_ROWS = 64
-_CONDITION = "condition "
-_OUTLIERS = "outliers "
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +76,8 @@ def train(name: str, network: str, place: Place) -> Bundle:
         place: `work` is shared by all recipes.
     """
     own, lecture = find_recipe(name)
+    if isinstance(own, PackedRecipe):
+        return make_packed(own, place.data, place.work / name, place.bundle)
     baselines: list[Baseline] = []
     bundle = None
     for number, other in enumerate(lecture, start=1):
@@ -89,7 +89,12 @@ def train(name: str, network: str, place: Place) -> Bundle:
     if network == "lecture" and bundle is not None:
         return bundle
     log.info("our network: %s", own.network)
-    return make(own, Place(place.data, place.work / name / "dunno", place.bundle), baselines)
+    return make(own, Place(place.data, own_work(name, place), place.bundle), baselines)
+
+
+def own_work(name: str, place: Place) -> Path:
+    """Return the folder of our network's steps, below the work folder of all recipes."""
+    return place.work / name / "dunno"
 
 
 def make(recipe: Recipe, place: Place, baselines: Sequence[Baseline] = ()) -> Bundle:
@@ -107,27 +112,35 @@ def make(recipe: Recipe, place: Place, baselines: Sequence[Baseline] = ()) -> Bu
     version = place.bundle.name
     seconds += exported.ensure(partial(_export, recipe, data, kept, version))
     draft = read_bundle(exported.folder / "draft")
-    seconds += scored.ensure(partial(_score, draft, data))
-    measured = _measure(recipe, data, kept, read_scores(scored.folder))
-    evaluation = measured.evaluation.model_copy(update={"baselines": tuple(baselines)})
-    manifest = draft.manifest.model_copy(
-        update={
-            **_deciding_parts(measured.parts),
-            "version": version,
-            "evaluation": evaluation,
-            "provenance": provenance_of(recipe, data, seconds),
-        }
-    )
-    pictures = _pictures(recipe, data, kept, measured)
-    contents = {name: draft.read(name) for name in draft.manifest.files}
-    contents |= {name: picture.png for name, picture in pictures.items()}
-    contents[GOLDEN] = _golden(draft, data)
-    contents[CARD] = model_card(recipe, data, kept.facts, manifest, pictures).encode()
-    return write_bundle(
+    seconds += scored.ensure(partial(measuring.score, draft, _named_splits(data)))
+    scores = read_scores(scored.folder)
+    measured = _measure(recipe, data, kept, scores)
+    deciding = {
+        **_deciding_parts(measured.parts),
+        "version": version,
+        "provenance": provenance_of(recipe, data, seconds),
+    }
+    manifest = draft.manifest.model_copy(update=deciding)
+    evaluation = measuring.measure(manifest, measured.reported, scores, data)
+    told = {"baselines": tuple(baselines), "facts": dict(kept.facts)}
+    return write_described(
         place.bundle,
-        contents,
-        lambda files: Manifest.model_validate({**manifest.model_dump(), "files": files}),
+        {name: draft.read(name) for name in draft.manifest.files} | {GOLDEN: _golden(draft, data)},
+        manifest.model_copy(update={"evaluation": evaluation.model_copy(update=told)}),
+        Subject(
+            recipe=recipe,
+            data=data,
+            reported=measured.reported,
+            curves=plots.learning_curves(kept.curves) if kept.curves else None,
+        ),
     )
+
+
+def fitted(recipe: Recipe, data: Data, work: Path) -> Kept:
+    """Return what fitting gave, as it was kept in the folder `work` or made now."""
+    step, _, _ = _steps(recipe, data, work)
+    step.ensure(partial(_fit, recipe, data))
+    return read_fitted(step.folder)
 
 
 def _steps(recipe: Recipe, data: Data, work: Path) -> tuple[Step, Step, Step]:
@@ -176,29 +189,11 @@ def _export(recipe: Recipe, data: Data, kept: Kept, version: str, folder: Path) 
     log.info("largest difference on %d rows: %.2g", len(order), difference)
 
 
-def _score(draft: Bundle, data: Data, folder: Path) -> None:
-    runtime = load_runtime("onnx", draft, RuntimeOptions(threads=2, device="cpu"))
-    scores = {}
-    for name, split in _named_splits(data).items():
-        outputs = export.run_rows(runtime, split.rows, _BATCH_ROWS)
-        scores[name] = Scores(outputs["logits"], outputs["novelty_scores"], split.targets)
-    keep_scores(folder, scores)
-
-
 def _named_splits(data: Data) -> dict[str, Split]:
-    splits = data.splits
-    named = {
-        "validation": splits.validation,
-        "calibration": splits.calibration,
-        "test": splits.test,
-        **{_CONDITION + name: split for name, split in splits.conditions.items()},
-        **{
-            # They have no target; none is looked at.
-            _OUTLIERS + name: Split(rows, np.zeros(len(rows), np.int64))
-            for name, rows in data.outliers.items()
-        },
-    }
-    return {name: split for name, split in named.items() if split is not None}
+    """Return all splits that are scored, by name: those that decide, then those measured."""
+    deciding = {"validation": data.splits.validation, "calibration": data.splits.calibration}
+    named = {name: split for name, split in deciding.items() if split is not None}
+    return {**named, **measuring.measured_splits(data)}
 
 
 def _real_rows(data: Data) -> np.ndarray:
@@ -220,45 +215,20 @@ def _golden(draft: Bundle, data: Data) -> bytes:
 @dataclass(frozen=True, slots=True)
 class _Measured:
     parts: Calibrated
-    judged: Judged
-    evaluation: Evaluation
+    reported: measuring.Reported
 
 
 def _measure(recipe: Recipe, data: Data, kept: Kept, scores: dict[str, Scores]) -> _Measured:
     log.info("calibrating and evaluating")
     if kept.out_of_fold:
         crossed = cross_calibrate(recipe, kept.out_of_fold, data.mixture)
-        evaluation = evaluate.evaluate(
-            crossed.judged,
-            crossed.answered,
-            crossed.parts.policy,
-            split="folds left out",
-            seed=recipe.seed,
-        )
-        outliers = _outliers(scores, crossed.parts)
-        evaluation = evaluation.model_copy(update={"outliers": outliers})
-        return _Measured(crossed.parts, crossed.judged, evaluation)
-    parts = calibrate(recipe, scores["validation"], scores["calibration"], data.mixture)
+        parts = crossed.parts
+        if "test" not in scores:
+            return _Measured(parts, measuring.on_folds(data, crossed, parts.policy))
+    else:
+        parts = calibrate(recipe, scores["validation"], scores["calibration"], data.mixture)
     judged = parts.judge(scores["test"])
-    answered = evaluate.answers(judged, parts.policy)
-    evaluation = evaluate.evaluate(
-        judged, answered, parts.policy, split="official test split", seed=recipe.seed
-    )
-    conditions = tuple(
-        evaluate.condition(name.removeprefix(_CONDITION), parts.judge(part), parts.policy)
-        for name, part in scores.items()
-        if name.startswith(_CONDITION)
-    )
-    more: dict[str, object] = {"conditions": conditions, "outliers": _outliers(scores, parts)}
-    return _Measured(parts, judged, evaluation.model_copy(update=more))
-
-
-def _outliers(scores: dict[str, Scores], parts: Calibrated) -> tuple[OutlierFamily, ...]:
-    return tuple(
-        evaluate.outlier_family(name.removeprefix(_OUTLIERS), parts.judge(part), parts.policy)
-        for name, part in scores.items()
-        if name.startswith(_OUTLIERS)
-    )
+    return _Measured(parts, measuring.on_test_split(data, judged, parts.policy))
 
 
 def _deciding_parts(parts: Calibrated) -> dict[str, object]:
@@ -292,26 +262,3 @@ def _draft(
         provenance=provenance_of(recipe, data, seconds=1),
         **_deciding_parts(parts),
     )
-
-
-def _pictures(recipe: Recipe, data: Data, kept: Kept, measured: _Measured) -> dict[str, Picture]:
-    judged, evaluation = measured.judged, measured.evaluation
-    bins = evaluate.reliability(judged.probabilities.max(axis=1), judged.wrong)
-    drawn = {
-        "confusion.png": Picture(
-            title="Confusion matrix",
-            png=plots.confusion_matrix(evaluation.confusion, recipe.labels),
-        ),
-        "reliability.png": Picture(
-            title="Reliability: does 90 % mean 90 %?",
-            png=plots.reliability_diagram(bins, evaluation),
-        ),
-        "risk_coverage.png": Picture(
-            title="Risk and coverage: what abstaining buys",
-            png=plots.risk_coverage_curve(evaluation),
-        ),
-    }
-    if kept.curves:
-        png = plots.learning_curves(kept.curves)
-        drawn = {"curves.png": Picture(title="How fitting went", png=png)} | drawn
-    return {**(recipe.explore(data) if recipe.explore else {}), **drawn}

@@ -1,6 +1,7 @@
 """Pictures of the model card: one function a picture, each returns the bytes of a PNG."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,9 @@ _FONT_SIZE = 9
 _MANY_LABELS = 4
 _LETTERS_ACROSS = 40
 _COLOURS_IN_PALETTE = 64
+_GRID_COLUMNS = 5
+_CELL = (1.5, 1.6)  # inches
+_CAPTION_SIZE = 7
 _COLOURS = {"red": "#a11d33", "white": "#d9b44a"}
 
 
@@ -112,6 +116,23 @@ def correlations(matrix: NDArray[np.float64], names: Sequence[str]) -> bytes:
         colour = "white" if abs(value) > 0.6 else "black"
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
     _name_ticks(axes, names)
+    return _png(figure)
+
+
+def picture_grid(pictures: Sequence[NDArray[np.generic]], captions: Sequence[str]) -> bytes:
+    """Draw pictures in rows of five, a caption of up to three lines above each.
+
+    Args:
+        pictures: shape (height, width) or (height, width, 3), values 0 to 255.
+        captions: one for each.
+    """
+    rows = math.ceil(len(pictures) / _GRID_COLUMNS)
+    figure = _new(_GRID_COLUMNS * _CELL[0], rows * _CELL[1])
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True), start=1):
+        axes = figure.add_subplot(rows, _GRID_COLUMNS, place)
+        axes.imshow(picture.astype(np.uint8), cmap="gray", vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=_CAPTION_SIZE)
+        axes.set_axis_off()
     return _png(figure)
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -14,14 +15,23 @@ LIBRARIES = ("keras", "numpy", "onnxruntime", "scikit-learn", "tensorflow", "tf2
 """Those whose version may change a weight or an output."""
 
 
-def provenance_of(recipe: Recipe, data: Data, seconds: float) -> Provenance:
-    """Return the provenance of a bundle made just now, in `seconds` of wall time."""
+def provenance_of(
+    recipe: Recipe, data: Data, seconds: float, producer: Mapping[str, str] | None = None
+) -> Provenance:
+    """Return the provenance of a bundle made just now.
+
+    Args:
+        recipe: what was made.
+        data: what it was made from.
+        seconds: of wall time.
+        producer: library that wrote the graph elsewhere -> its version.
+    """
     return Provenance(
         recipe=recipe.name,
         network=recipe.network,
         seed=recipe.seed,
         data_sha256=dict(data.sha256),
-        libraries={name: version_of(name) for name in LIBRARIES},
+        libraries={name: version_of(name) for name in LIBRARIES} | dict(producer or {}),
         commit=_commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(max(seconds, 1e-3), 3),

@@ -39,7 +39,8 @@ class Split:
 class Splits:
     """Each split serves one purpose; no example stands in two of them.
 
-    A recipe whose `fit` returns scores out of fold needs `train` only.
+    A recipe whose `fit` returns scores out of fold needs `train` only; a `test` split beside it
+    then gives the numbers of the card.
     """
 
     train: Split
@@ -139,7 +140,8 @@ class Fitted:
 
     curves: Curves | None = None
     out_of_fold: OutOfFold | None = None
-    """Set by a recipe that cross-validates; it then plays validation, calibration and test."""
+    """Set by a recipe that cross-validates; it then plays validation and calibration, and test as
+    well if there is no such split."""
 
     facts: Mapping[str, str] = field(default_factory=dict)
     """Further lines for the card's table, such as the number of n-grams."""

@@ -18,7 +18,7 @@ from service.errors import ManifestInvalid
 FORMAT: Literal[1] = 1
 """Version of the manifest's own layout; a reader refuses any other."""
 
-_DESCRIBING = (".md", ".png")
+DESCRIBING = (".md", ".png")
 """Files that only describe: a corrected card is no other policy."""
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -278,6 +278,30 @@ class Measure(Section):
     high: FiniteFloat
 
 
+class Interval(Section):
+    """A 95 % interval."""
+
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class Intervals(Section):
+    """Of the numbers of an evaluation that are no shares of rows, by bootstrap."""
+
+    nll: Interval
+    ece: Interval
+    aurc: Interval
+
+
+class Reasons(Section):
+    """Shares of rows by the default policy's verdict: an answer, or a reason for none; sum to 1."""
+
+    answer: Share
+    out_of_distribution: Share
+    ambiguous: Share
+    low_confidence: Share
+
+
 class RealisedRow(Section):
     """What a certified row did on the test split."""
 
@@ -293,11 +317,14 @@ class Condition(Section):
     n: Count
     accuracy: Measure
     ece: Share
+    ece_floor: Share | None = None
     answered: Measure
     """Share answered by the default policy."""
 
     risk: Measure
     """Error among these."""
+
+    reasons: Reasons | None = None
 
 
 class OutlierFamily(Section):
@@ -306,6 +333,9 @@ class OutlierFamily(Section):
     name: str
     n: Count
     answered: Measure
+    reasons: Reasons | None = None
+    both_labels: Measure | None = None
+    """Share whose candidates hold both labels, where each row is a mean of rows of two."""
 
 
 class Baseline(Section):
@@ -343,9 +373,13 @@ class Evaluation(Section):
     """Rows: true label; columns: best label."""
 
     table: tuple[RealisedRow, ...]
+    intervals: Intervals | None = None
+    reasons: Reasons | None = None
     conditions: tuple[Condition, ...] = ()
     outliers: tuple[OutlierFamily, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    facts: dict[str, str] = {}
+    """Further lines for the card, such as the number of parameters."""
 
 
 class Histogram(Section):
@@ -419,7 +453,7 @@ class Manifest(Section):
                 "files": {
                     name: file.sha256
                     for name, file in self.files.items()
-                    if not name.endswith(_DESCRIBING)
+                    if not name.endswith(DESCRIBING)
                 },
             },
             sort_keys=True,

@@ -23,7 +23,7 @@ PATHS = [
     for name, entry in read_catalogue(MODELS).models.items()
     for bundle in find_bundles(MODELS, name, entry)
 ]
-MAX_BUNDLE_BYTES = 8_000_000
+MAX_BUNDLE_BYTES = 16_000_000
 
 each_bundle = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.parent.name)
 each_pair = pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from bundles import certified_policy
 
+from service.decision import Answered, Unknown, Verdict
 from training.calibrate import Judged
 from training.evaluate import (
     aurc,
+    condition,
     confusion,
     ece,
     ece_floor,
@@ -99,13 +100,36 @@ def test_confusion_counts_true_labels_in_rows() -> None:
     assert confusion(judged) == ((1, 1), (1, 0))
 
 
-def test_outlier_counts_as_answered_only_behind_both_gates() -> None:
-    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.6, 0.4]])
-    judged = Judged(probabilities, np.zeros(3, np.int64), np.array([0.5, 0.001, 0.5]))
-    policy = certified_policy(novelty_alpha=0.01)
+def test_outlier_family_counts_answers_and_reasons() -> None:
+    verdicts: list[Verdict] = [
+        Answered("left"),
+        Unknown("ambiguous"),
+        Unknown("out_of_distribution"),
+    ]
 
-    family = outlier_family("letters", judged, policy)
+    family = outlier_family("letters", verdicts)
 
     assert (family.name, family.n) == ("letters", 3)
     assert family.answered.value == pytest.approx(1 / 3)
     assert family.answered.low < 1 / 3 < family.answered.high
+    assert family.reasons is not None
+    assert family.reasons.ambiguous == pytest.approx(1 / 3)
+    assert family.reasons.low_confidence == 0
+
+
+def test_condition_counts_errors_among_its_answers() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+    judged = Judged(probabilities, np.array([0, 1, 1, 1]), novelty_p=None)
+    verdicts: list[Verdict] = [
+        Answered("left"),
+        Answered("left"),
+        Unknown("ambiguous"),
+        Answered("right"),
+    ]
+
+    part = condition("dim", judged, verdicts, seed=1)
+
+    assert part.accuracy.value == pytest.approx(1 / 2)
+    assert part.answered.value == pytest.approx(3 / 4)
+    assert part.risk.value == pytest.approx(1 / 3)
+    assert part.ece_floor is not None

@@ -19,6 +19,11 @@ def reviews(prefix: str, count: int) -> Reviews:
     return Reviews(texts, np.repeat(np.arange(2), count // 2))
 
 
+def own_classes(ids: int) -> NDArray[np.int32]:
+    """Return classes of one word each."""
+    return np.arange(ids, 2 * ids, dtype=np.int32)
+
+
 def rows_of(*texts: list[int]) -> NDArray[np.int32]:
     rows = np.zeros((len(texts), imdb.MAX_TOKENS), np.int32)
     for row, text in zip(rows, texts, strict=True):
@@ -46,37 +51,38 @@ def test_straight_and_curly_apostrophes_read_the_same() -> None:
     assert find("don't") == find("don’t")  # noqa: RUF001  # the curly one is meant
 
 
-def test_no_text_stands_in_two_splits() -> None:
+def test_texts_of_the_training_half_are_left_out_of_the_test() -> None:
     train, test = reviews("train", 200), reviews("test", 20)
-    texts = [*train.texts[:98], *train.texts[:2], *train.texts[100:]]  # two stand twice
-    leaking = Reviews(test.texts + texts[:3], np.append(test.targets, train.targets[:3]))
+    leaking = Reviews(test.texts + train.texts[:3], np.append(test.targets, train.targets[:3]))
 
-    parts = imdb.split_reviews(Reviews(texts, train.targets), leaking, PLACES)
+    kept = imdb.unknown_to(train, leaking)
 
-    assert sum(len(part.texts) for part in parts.values()) == 198 + 20
-    assert len({text for part in parts.values() for text in part.texts}) == 198 + 20
-
-
-def test_splits_take_their_shares_of_both_labels() -> None:
-    parts = imdb.split_reviews(reviews("train", 200), reviews("test", 20), PLACES)
-
-    counts = {name: np.bincount(part.targets).tolist() for name, part in parts.items()}
-    assert counts == {
-        "train": [70, 70],
-        "validation": [10, 10],
-        "calibration": [20, 20],
-        "test": [10, 10],
-    }
+    assert kept.texts == test.texts
+    np.testing.assert_array_equal(kept.targets, test.targets)
 
 
-def test_reviews_of_one_film_share_a_split() -> None:
-    train = reviews("train", 200)
+def test_copies_count_once_and_stay_in_the_order_of_the_archive() -> None:
+    number = np.arange(2 * imdb.LABEL_ROWS)
+    number[[7, 20_000]] = number[[3, 19_000]]
+    train = Split(number[:, np.newaxis], (number >= imdb.LABEL_ROWS).astype(np.int64))
 
-    parts = imdb.split_reviews(train, reviews("test", 20), PLACES)
+    distinct, folds = imdb.distinct_reviews(train)
 
-    split_by_text = {text: name for name, part in parts.items() for text in part.texts}
-    splits = np.array([split_by_text[text] for text in train.texts])
-    films = splits.reshape(2, imdb.RUNS, 2).transpose(1, 0, 2).reshape(imdb.RUNS, 4)
+    np.testing.assert_array_equal(distinct.rows[:, 0], np.delete(np.arange(25_000), [7, 20_000]))
+    assert len(folds) == len(distinct.targets) == 24_998
+
+
+def test_folds_share_out_the_reviews_of_both_labels_alike() -> None:
+    folds = imdb.folds_of(PLACES).reshape(2, -1)
+
+    counts = [np.bincount(of_label).tolist() for of_label in folds]
+    assert counts == [[10] * imdb.FOLDS] * 2
+
+
+def test_reviews_of_one_film_share_a_fold() -> None:
+    folds = imdb.folds_of(PLACES)
+
+    films = folds.reshape(2, imdb.RUNS, 2).transpose(1, 0, 2).reshape(imdb.RUNS, 4)
     assert (films == films[:, :1]).all()
 
 
@@ -89,15 +95,6 @@ def test_film_places_put_both_labels_into_one_line() -> None:
     assert (np.diff(negative[:3960]) > 0).all()
 
 
-def test_targets_follow_their_texts_into_the_splits() -> None:
-    train = reviews("train", 200)
-    target_by_text = dict(zip(train.texts, train.targets.tolist(), strict=True))
-
-    chosen = imdb.split_reviews(train, reviews("test", 20), PLACES)["calibration"]
-
-    assert chosen.targets.tolist() == [target_by_text[text] for text in chosen.texts]
-
-
 def test_vocabulary_is_ordered_by_spread_and_leaves_rare_words_out() -> None:
     texts = ["Good film", "good plot, film", "bad film film", "GOOD! film", "rare rare rare"]
 
@@ -108,12 +105,14 @@ def test_weights_lean_towards_the_label_of_a_word_and_of_a_pair() -> None:
     # 2 and 5-6: negative; 3 and 6-5: positive. Sorted by label, as the archive is.
     train = Split(rows_of(*[[2, 4, 5, 6]] * 40, *[[3, 4, 6, 5]] * 40), np.repeat([0, 1], 40))
 
-    weights, kept = imdb.fit_weights(train, tokens=7)
-    logits = imdb.ngram_graph(weights)(rows_of([2], [3], [5, 6], [6, 5]))["logits"].numpy()
+    weights, kept = imdb.fit_weights(train, own_classes(7))
+    heard = imdb.hear(imdb.ngram_graph(weights), rows_of([2], [3], [5, 6], [6, 5]))
 
     assert weights.tokens[2] < 0 < weights.tokens[3]
-    assert logits.argmax(axis=1).tolist() == [0, 1, 0, 1]
-    assert kept == 10  # five pairs and triples of each of the two texts
+    assert (heard.margins > 0).tolist() == [False, True, False, True]
+    # Of each of the two texts: three pairs and two triples of words, two pairs around a word, and
+    # three pairs, two triples and a quadruple of classes.
+    assert kept == 26
 
 
 def test_ngrams_of_one_film_alone_have_no_weight() -> None:
@@ -121,9 +120,52 @@ def test_ngrams_of_one_film_alone_have_no_weight() -> None:
     others = [[4, 5]] * 4 * imdb.NEIGHBOURS
     train = Split(rows_of(*film, *others), np.repeat([0, 1], [len(film), len(others)]))
 
-    _, kept = imdb.fit_weights(train, tokens=6)
+    _, kept = imdb.fit_weights(train, own_classes(6))
 
-    assert kept == 1  # the pair 4-5
+    assert kept == 2  # the pair 4-5, as words and as classes
+
+
+def test_pair_of_one_class_tells_about_another_pair_of_it() -> None:
+    # 2 or 3 behind 4 or 5; 3-5 never occurs.
+    texts = [[6, 2, 4], [6, 2, 5], [6, 3, 4], [4, 6, 2], [5, 6, 2], [4, 6, 3]]
+    train = Split(rows_of(*texts * 40), np.tile([1, 1, 1, 0, 0, 0], 40))
+    classes = np.array([7, 8, 9, 9, 10, 10, 11], np.int32)
+
+    graph = imdb.ngram_graph(imdb.fit_weights(train, classes)[0])
+    unseen, alone = imdb.hear(graph, rows_of([3, 5], [5, 3])).margins
+
+    assert unseen > alone
+
+
+def test_row_is_scored_by_models_that_have_not_seen_its_fold() -> None:
+    rows = rows_of(*[[2, 4]] * 100, *[[3, 4]] * 100)
+    train, folds = Split(rows, np.repeat([0, 1], 100)), np.arange(200) % imdb.FOLDS
+    changed = Split(rows, np.where(folds == 0, 1 - train.targets, train.targets))
+
+    before, after = (
+        imdb.left_out(split, folds, own_classes(5), [rows])[0].margins for split in (train, changed)
+    )
+
+    np.testing.assert_array_equal(before[folds == 0], after[folds == 0])
+    assert (before[folds == 1] != after[folds == 1]).all()
+
+
+def test_word_that_a_fold_does_not_know_is_no_known_id() -> None:
+    rows = rows_of([2, 2, 2], [3, 4], [3, 4], [3])
+
+    known = imdb.known_ids(rows, ids=5)
+
+    assert known.tolist() == [True, True, False, True, False]
+
+
+def test_texts_are_cut_behind_their_beginning() -> None:
+    rows = rows_of([2] * 3, [3] * 1000, [4] * 100)
+
+    lengths = np.count_nonzero(imdb.cut_to_any_length(rows), axis=1)
+
+    assert lengths[0] == 3
+    assert (lengths[1:] >= imdb.LEAST_TOKENS).all()
+    assert (lengths[1:] <= [1000, 100]).all()
 
 
 def test_multi_hot_marks_each_word_once_and_rare_ones_together() -> None:

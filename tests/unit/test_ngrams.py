@@ -15,6 +15,7 @@ ROWS = 30
 BIAS = 0.25
 UNIT = 0.01
 NONE = np.zeros(0, np.int64)
+CLASSES = (IDS + np.arange(IDS) // 4).astype(np.int32)
 EMPTY = ngrams.fill_slots(NONE, np.zeros(0), NONE)
 
 
@@ -28,7 +29,7 @@ def random_rows(seed: int, rows: int = ROWS) -> NDArray[np.int32]:
 @pytest.fixture(scope="module")
 def weight_by_code() -> dict[int, int]:
     """Weights, squares in units, for two thirds of the n-grams of some rows; some are shared."""
-    codes = np.unique(ngrams.ngrams_of(random_rows(seed=1)).codes)
+    codes = np.unique(ngrams.ngrams_of(random_rows(seed=1), CLASSES).codes)
     rng = np.random.default_rng(2)
     kept = codes[(codes != ngrams.NO_CODE) & (rng.random(len(codes)) < 2 / 3)]
     roots = rng.integers(-ngrams.LARGEST_ROOT, ngrams.LARGEST_ROOT + 1, len(kept))
@@ -41,7 +42,7 @@ def weights(weight_by_code: dict[int, int]) -> ngrams.Weights:
     values = np.array(list(weight_by_code.values()), np.float64)
     slots = ngrams.assign_slots(codes)
     tokens = np.random.default_rng(3).integers(-5000, 5000, IDS).astype(np.int32)
-    return ngrams.Weights(tokens, ngrams.fill_slots(codes, values, slots), UNIT, BIAS)
+    return ngrams.Weights(tokens, ngrams.fill_slots(codes, values, slots), CLASSES, UNIT, BIAS)
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +61,15 @@ def expected_margin(
     row: NDArray[np.int32], weights: ngrams.Weights, weight_by_code: dict[int, int]
 ) -> float:
     """Return the margin of one row, written with dictionaries instead of tables."""
-    line = ngrams.ngrams_of(row[np.newaxis])
+    line = ngrams.ngrams_of(row[np.newaxis], CLASSES)
     total = (weights.tokens[line.token] * line.emphasis).sum()
     evidence = line.emphasis.sum()
     for codes, emphasis in zip(line.codes.tolist(), line.emphasis.tolist(), strict=True):
         found = [weight_by_code[code] for code in codes if code in weight_by_code]
         total += emphasis * sum(found)
         evidence += emphasis * len(found)
-    return float(UNIT * total / np.sqrt(evidence + ngrams.PRIOR_EVIDENCE) + BIAS)
+    caution = min(1.0, len(line.token) / ngrams.ENOUGH_TOKENS)
+    return float(caution * (UNIT * total / np.sqrt(evidence + ngrams.PRIOR_EVIDENCE) + BIAS))
 
 
 def test_graph_agrees_with_numpy_on_random_ids(
@@ -82,7 +84,7 @@ def test_graph_agrees_with_numpy_on_random_ids(
 
 
 def test_few_words_convince_less_than_many(weights: ngrams.Weights) -> None:
-    layer = ngrams.NgramMargin(ngrams.Weights(weights.tokens, EMPTY, UNIT, 0.0))
+    layer = ngrams.NgramMargin(ngrams.Weights(weights.tokens, EMPTY, CLASSES, UNIT, 0.0))
 
     margin, _ = outputs_of(layer, np.array([[2] * 3 + [0] * 297, [2] * 300], np.int32))
 
@@ -109,18 +111,18 @@ def test_neighbours_do_not_change_a_row_by_a_bit(layer: ngrams.NgramMargin) -> N
     np.testing.assert_array_equal(together[1], np.concatenate([scores for _, scores in alone]))
 
 
-def test_rows_of_padding_alone_have_the_bias_as_margin(layer: ngrams.NgramMargin) -> None:
+def test_rows_of_padding_alone_lean_to_neither_label(layer: ngrams.NgramMargin) -> None:
     margin, novelty = outputs_of(layer, np.zeros((3, WIDTH), np.int32))
 
-    np.testing.assert_array_equal(margin, np.full((3, 1), BIAS, np.float32))
-    nothing = [0, 0, 0, 0, 1 / 2]
+    np.testing.assert_array_equal(margin, np.zeros((3, 1), np.float32))
+    nothing = [0, 0, 0, 0, 1 / 2, 0, 0]
     np.testing.assert_array_equal(novelty, np.array([nothing] * 3, np.float32))
 
 
 def test_each_occurrence_of_an_ngram_counts() -> None:
     rows = np.array([[2, 3, 4, 2, 3, 5, 2, 3]], np.int32)
 
-    codes = ngrams.ngrams_of(rows).codes[:, 0]
+    codes = ngrams.ngrams_of(rows, CLASSES).codes[:, 0]
 
     assert (codes == codes[1]).nonzero()[0].tolist() == [1, 4, 7]
 
@@ -128,16 +130,34 @@ def test_each_occurrence_of_an_ngram_counts() -> None:
 def test_no_ngram_reaches_into_the_row_before() -> None:
     rows = np.array([[2, 3, 4], [2, 3, 0], [2, 0, 0]], np.int32)
 
-    is_code = ngrams.ngrams_of(rows).codes != ngrams.NO_CODE
+    is_code = ngrams.ngrams_of(rows, CLASSES).codes != ngrams.NO_CODE
 
     assert is_code.tolist() == [
-        [False, False],
-        [True, False],
-        [True, True],
-        [False, False],
-        [True, False],
-        [False, False],
+        [False] * 6,
+        [True, False, False, True, False, False],
+        [True, True, True, True, True, False],
+        [False] * 6,
+        [True, False, False, True, False, False],
+        [False] * 6,
     ]
+
+
+def test_hole_holds_any_word_and_class_any_word_of_it() -> None:
+    rows = np.array([[7, 2, 3, 5], [7, 2, 9, 5], [7, 2, 3, 6]], np.int32)
+
+    first, other_middle, same_class = ngrams.ngrams_of(rows, CLASSES).codes[3::4]
+
+    assert (first == other_middle).tolist() == [False, False, True, False, False, False]
+    assert CLASSES[5] == CLASSES[6]
+    assert (first == same_class).tolist() == [False, False, False, True, True, True]
+
+
+def test_no_word_is_taken_for_its_class() -> None:
+    codes = ngrams.ngrams_of(random_rows(seed=1), CLASSES).codes
+
+    words, classes = (set(part[part != ngrams.NO_CODE]) for part in (codes[:, :3], codes[:, 3:]))
+
+    assert not words & classes
 
 
 def test_the_end_of_a_row_is_emphasised() -> None:
@@ -145,23 +165,23 @@ def test_the_end_of_a_row_is_emphasised() -> None:
     rows[0, :] = 2
     rows[1, :40] = 2
 
-    emphasis = ngrams.ngrams_of(rows).emphasis
+    emphasis = ngrams.ngrams_of(rows, CLASSES).emphasis
 
     assert emphasis.tolist() == [1] * 95 + [2] * 5 + [1] * 38 + [2] * 2
 
 
 def test_shares_tell_what_is_unknown_and_what_is_common() -> None:
-    known = ngrams.ngrams_of(np.array([[2, 3]], np.int32)).codes[1, 0]
+    known = ngrams.ngrams_of(np.array([[2, 3]], np.int32), CLASSES).codes[1, 0]
     codes = np.array([known])
     slots = ngrams.fill_slots(codes, np.zeros(1), ngrams.assign_slots(codes))
-    layer = ngrams.NgramMargin(ngrams.Weights(np.zeros(IDS, np.int32), slots, UNIT, BIAS))
+    layer = ngrams.NgramMargin(ngrams.Weights(np.zeros(IDS, np.int32), slots, CLASSES, UNIT, BIAS))
 
     _, novelty = outputs_of(layer, np.array([[2, 3, 1, 2, 3], [1, 1, 0, 0, 0]], np.int32))
 
     expected = np.array(
         [
-            [1 / 5, 2 / 4, 3 / 3, 4 / 5, (2 - 2 + 1) / (2 + 2)],
-            [1, 1, 0, 0, 1 / 2],
+            [1 / 5, 2 / 4, 3 / 3, 4 / 5, (2 - 2 + 1) / (2 + 2), 4 / 4, 3 / 3],
+            [1, 1, 0, 0, 1 / 2, 1, 0],
         ],
         np.float32,
     )
@@ -187,23 +207,25 @@ def test_full_bucket_keeps_the_first_codes() -> None:
     ],
 )
 def test_slot_keeps_a_weight_within_its_rounding(weight: float) -> None:
-    codes = ngrams.ngrams_of(np.array([[2, 3]], np.int32)).codes[1:, 0]
+    codes = ngrams.ngrams_of(np.array([[2, 3]], np.int32), CLASSES).codes[1:, 0]
     slots = ngrams.fill_slots(codes, np.array([weight]), ngrams.assign_slots(codes))
-    layer = ngrams.NgramMargin(ngrams.Weights(np.zeros(IDS, np.int32), slots, 1.0, 0.0))
+    layer = ngrams.NgramMargin(ngrams.Weights(np.zeros(IDS, np.int32), slots, CLASSES, 1.0, 0.0))
 
     margin, _ = outputs_of(layer, np.array([[2, 3]], np.int32))
 
-    stored = margin[0, 0] * np.sqrt(3 + ngrams.PRIOR_EVIDENCE)  # two tokens and their pair
+    # Two tokens and their pair.
+    stored = margin[0, 0] * np.sqrt(3 + ngrams.PRIOR_EVIDENCE) * ngrams.ENOUGH_TOKENS / 2
     assert abs(stored - weight) <= np.sqrt(abs(weight)) + 0.3  # half a step of the root
 
 
 def test_code_without_a_slot_finds_nothing() -> None:
-    layer = ngrams.NgramMargin(ngrams.Weights(np.ones(IDS, np.int32), EMPTY, 1.0, 0.0))
+    layer = ngrams.NgramMargin(ngrams.Weights(np.ones(IDS, np.int32), EMPTY, CLASSES, 1.0, 0.0))
 
     margin, novelty = outputs_of(layer, np.array([[2, 3, 4]], np.int32))
 
-    assert margin[0, 0] == pytest.approx(3 / np.sqrt(3 + ngrams.PRIOR_EVIDENCE))
-    assert novelty.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.75]]
+    whole = 3 / np.sqrt(3 + ngrams.PRIOR_EVIDENCE)
+    assert margin[0, 0] == pytest.approx(whole * 3 / ngrams.ENOUGH_TOKENS)
+    assert novelty.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.75, 1.0, 1.0]]
 
 
 def test_onnx_agrees_with_keras(weights: ngrams.Weights, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from training import outlier_tests, outliers
 from training.fingerprints import reached_names
@@ -74,6 +75,29 @@ def test_means_and_pairs_show_two_different_labels() -> None:
     assert len(pairs) == outlier_tests.MADE_ROWS
     assert (pairs[:, 0, 0] != pairs[:, 0, 27]).all()
     assert len(outlier_tests.averages(marked)) == outlier_tests.MADE_ROWS
+
+
+def plain() -> Split:
+    """Pictures of one grey level, twenty times the label."""
+    rows = np.arange(10).reshape(-1, 1, 1) * 20 + np.zeros((10, 28, 28))
+    return Split(rows.astype(np.uint8), np.arange(10))
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["as made", "negatives"])
+def test_labels_behind_a_mean_are_known(sign: int) -> None:
+    means = outlier_tests.averages(plain())
+
+    pairs = outlier_tests.averaged_labels(plain(), means if sign > 0 else 255 - means)
+
+    assert pairs is not None
+    assert (pairs.astype(int).sum(axis=1) * 10 == means[:, 0, 0]).all()
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+
+
+def test_other_families_have_no_labels_behind_them() -> None:
+    test = split()
+
+    assert outlier_tests.averaged_labels(test, outlier_tests.side_by_side(test)) is None
 
 
 def test_turned_pictures_are_of_the_asked_labels() -> None:

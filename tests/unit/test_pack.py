@@ -21,10 +21,9 @@ from training_toys import LABELS, blobs
 from service.bundle import read_bundle
 from service.decision import Judge, Unknown
 from service.inputs import InputLimits, Payload, create_decoder
-from training.errors import ExportDiffers
+from training.errors import ExportDiffers, PackRefused
 from training.packing.classifiers import Choice
 from training.packing.declared import InputOptions
-from training.packing.errors import PackRefused
 from training.packing.pack import pack
 from training.packing.request import Notes
 from training.packing.wrapping import runtimes_of

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from packing_toys import blob_graph, blob_table, request, run
@@ -13,7 +14,13 @@ from service.bundle.manifest import FeatureField, FeatureInput
 from training.packing.command import pack
 from training.packing.declared import InputOptions
 from training.packing.labelled import read_labelled
-from training.packing.packed_recipe import PackedRecipe, make_packed, write_fields
+from training.packing.pack import pack as make_bundle
+from training.packing.packed_recipe import (
+    PackedRecipe,
+    make_packed,
+    remeasure_packed,
+    write_fields,
+)
 from training.recipe import Data, Fitted, Split, Splits
 
 
@@ -119,6 +126,28 @@ def test_recipe_is_packed_from_files_that_anybody_can_pack(tmp_path: Path) -> No
     assert packed.manifest.input == bundle.manifest.input
     rows = blobs(20, seed=4).rows
     assert run(packed, rows).logits.tolist() == run(bundle, rows).logits.tolist()
+
+
+def test_packed_recipe_measured_again_says_the_same(tmp_path: Path) -> None:
+    recipe, work = packed_recipe(tmp_path), tmp_path / "build"
+    before = make_packed(recipe, tmp_path, work, tmp_path / "models" / "toy" / "1")
+
+    after = remeasure_packed(recipe, tmp_path, work, before)
+
+    assert after.manifest.evaluation == before.manifest.evaluation
+    assert after.manifest.policy_id == before.manifest.policy_id
+    assert after.read("MODEL_CARD.md") == before.read("MODEL_CARD.md")
+    assert "dunno evaluate toy" in after.read("MODEL_CARD.md").decode()
+
+
+def test_library_that_wrote_the_graph_is_recorded(tmp_path: Path) -> None:
+    graph = onnx.load(blob_graph(tmp_path / "blobs.onnx"))
+    graph.producer_name, graph.producer_version = "skl2onnx", "1.20"
+    onnx.save(graph, tmp_path / "blobs.onnx")
+
+    bundle = make_bundle(request(tmp_path, model=tmp_path / "blobs.onnx"))
+
+    assert bundle.manifest.provenance.libraries["skl2onnx"] == "1.20"
 
 
 def test_calibration_file_holds_the_rows_bit_by_bit(tmp_path: Path) -> None:

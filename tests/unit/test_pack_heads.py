@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from training_toys import blobs
 
-from training.packing.errors import PackRefused
+from training.errors import PackRefused
 from training.packing.heads import (
     Energy,
     Entry,

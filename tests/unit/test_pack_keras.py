@@ -8,8 +8,8 @@ import pytest
 from packing_toys import BIAS, WEIGHTS, linear, request, run, softmax
 from training_toys import blobs
 
+from training.errors import PackRefused
 from training.packing.classifiers import Choice
-from training.packing.errors import PackRefused
 from training.packing.pack import pack
 from training.packing.wrapping import runtimes_of
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from service.bundle.manifest import FeatureInput, ImageInput
+from training.errors import PackRefused
 from training.packing.declared import InputOptions
-from training.packing.errors import PackRefused
 from training.packing.labelled import Labelled, read_labelled
 
 LABELS = ("cat", "dog")

@@ -153,22 +153,36 @@ def test_recipe_with_folds_needs_no_other_split(tmp_path: Path) -> None:
         data = load(folder)
         return replace(data, splits=Splits(train=data.splits.train))
 
-    def fit_with_folds(data: Data, workbench: Workbench) -> Fitted:
-        train = data.splits.train
-        distances = np.square(train.rows.astype(np.float32)[:, None] - CENTRES).sum(axis=2)
-        logits = (-distances / 2).astype(np.float32)
-        energy = -np.logaddexp.reduce(logits, axis=1, keepdims=True)
-        folds = np.arange(len(logits)) % 4
-        scores = Scores(logits, energy, train.targets)
-        fitted = fit(replace(data, splits=Splits(train, train)), workbench)
-        return replace(fitted, out_of_fold=OutOfFold(scores, folds))
-
     recipe = toy_recipe(load=load_one_split, fit=fit_with_folds)
     bundle = make(recipe, Place(tmp_path, tmp_path / "build", tmp_path / "toy" / "1"))
 
     assert bundle.manifest.policy.status == "cross_fitted"
     assert bundle.manifest.evaluation is not None
     assert bundle.manifest.evaluation.n == 1_000
+
+
+def test_test_split_beside_folds_gives_the_numbers_of_the_card(tmp_path: Path) -> None:
+    def load_train_and_test(folder: Path) -> Data:
+        data = load(folder)
+        return replace(data, splits=Splits(train=data.splits.train, test=data.splits.test))
+
+    recipe = toy_recipe(load=load_train_and_test, fit=fit_with_folds)
+    manifest = make(recipe, Place(tmp_path, tmp_path / "build", tmp_path / "toy" / "1")).manifest
+
+    assert (manifest.policy.split, manifest.policy.n) == ("folds", 1_000)
+    assert manifest.evaluation is not None
+    assert (manifest.evaluation.split, manifest.evaluation.n) == ("official test split", 1_200)
+
+
+def fit_with_folds(data: Data, workbench: Workbench) -> Fitted:
+    train = data.splits.train
+    distances = np.square(train.rows.astype(np.float32)[:, None] - CENTRES).sum(axis=2)
+    logits = (-distances / 2).astype(np.float32)
+    energy = -np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    folds = np.arange(len(logits)) % 4
+    scores = Scores(logits, energy, train.targets)
+    fitted = fit(replace(data, splits=Splits(train, train)), workbench)
+    return replace(fitted, out_of_fold=OutOfFold(scores, folds))
 
 
 def test_export_that_depends_on_the_batch_is_refused(tmp_path: Path) -> None:

@@ -75,7 +75,19 @@ def correlations() -> bytes:
     return plots.correlations(np.asarray(matrix), [f"measurement {n}" for n in range(11)])
 
 
+def grid() -> bytes:
+    pictures = np.random.default_rng(3).integers(0, 256, (25, 28, 28))
+    return plots.picture_grid(list(pictures), ["is 4\nout of distribution\n4, 9"] * 25)
+
+
+def colour_grid() -> bytes:
+    pictures = np.random.default_rng(3).integers(0, 256, (3, 16, 16, 3))
+    return plots.picture_grid(list(pictures), ["is a cat"] * 3)
+
+
 DRAWERS = [
+    grid,
+    colour_grid,
     reliability,
     curves,
     learning_curve,

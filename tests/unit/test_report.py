@@ -17,7 +17,7 @@ from service.bundle.manifest import (
 from training import evaluate
 from training.calibrate import Calibrated, calibrate
 from training.recipe import Picture, Scores
-from training.report import model_card
+from training.report import Shown, model_card
 
 
 def scores(n: int, skill: float) -> Scores:
@@ -58,7 +58,9 @@ def manifest_of(parts: Calibrated, test: Scores) -> Manifest:
         conformal=parts.conformal,
         policy=parts.policy,
         reference=parts.reference,
-        evaluation=evaluation.model_copy(update={"baselines": (lecture,)}),
+        evaluation=evaluation.model_copy(
+            update={"baselines": (lecture,), "facts": {"parameters": "51"}}
+        ),
         provenance=Provenance(
             recipe="toy",
             network="dense 8",
@@ -73,12 +75,14 @@ def manifest_of(parts: Calibrated, test: Scores) -> Manifest:
     )
 
 
-def card(skill: float) -> str:
+def card(skill: float, command: str = "") -> str:
     recipe = toy_recipe()
     parts = calibrate(recipe, scores(1_500, skill), scores(2_000, skill), "drawn rows")
-    pictures = {"one.png": Picture(title="One", png=b"")}
+    shown = Shown(
+        {"one.png": Picture(title="One", png=b"")}, {"Worst": [("row", "is"), ("x 1, y 2", "left")]}
+    )
     manifest = manifest_of(parts, scores(1_000, skill))
-    return model_card(recipe, load(Path()), {"parameters": "51"}, manifest, pictures)
+    return model_card(recipe, load(Path()), manifest, shown, command)
 
 
 def test_card_puts_the_lecture_beside_our_model() -> None:
@@ -101,9 +105,54 @@ def test_card_says_when_nothing_could_be_certified() -> None:
     assert "No risk could be certified" in card(skill=0.1)
 
 
-@pytest.mark.parametrize("words", ["![One](one.png)", "- It is a toy.", "dunno train toy", "51"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "![One](one.png)",
+        "- It is a toy.",
+        "dunno train toy",
+        "dunno evaluate toy",
+        "| **parameters** | 51 |",
+        "| x 1, y 2 | left |",
+        "| **trained in** |",
+    ],
+)
 def test_card_shows(words: str) -> None:
     assert words in card(skill=4)
+
+
+def test_card_of_a_packed_model_shows_its_own_command() -> None:
+    written = card(skill=4, command="dunno pack toy.onnx --name toy")
+
+    assert "dunno pack toy.onnx --name toy" in written
+    assert "dunno train" not in written
+    assert "| **packed in** |" in written
+
+
+def test_card_puts_an_interval_behind_every_number() -> None:
+    lines = card(skill=4).splitlines()
+
+    for name in ("accuracy", "negative log-likelihood", "ECE", "AURC x 1000"):
+        (line,) = [line for line in lines if line.startswith(f"| {name} |")]
+        assert "[" in line.split(" | ")[1]
+
+
+def test_family_without_negatives_has_no_column_for_them() -> None:
+    manifest = manifest_of(
+        calibrate(toy_recipe(), scores(1_500, 4), scores(2_000, 4), "drawn rows"), scores(1_000, 4)
+    )
+    assert manifest.evaluation is not None
+    family = OutlierFamily(name="beer", n=50, answered=evaluate.share(1, 50))
+    evaluation = manifest.evaluation.model_copy(update={"outliers": (family,)})
+
+    text = model_card(
+        toy_recipe(),
+        load(Path()),
+        manifest.model_copy(update={"evaluation": evaluation}),
+        Shown({}, {}),
+    )
+
+    assert "| family | rows | answered |" in text.splitlines()
 
 
 def test_card_puts_the_negatives_of_a_family_beside_it() -> None:
@@ -118,7 +167,10 @@ def test_card_puts_the_negatives_of_a_family_beside_it() -> None:
     evaluation = manifest.evaluation.model_copy(update={"outliers": families})
 
     text = model_card(
-        toy_recipe(), load(Path()), {}, manifest.model_copy(update={"evaluation": evaluation}), {}
+        toy_recipe(),
+        load(Path()),
+        manifest.model_copy(update={"evaluation": evaluation}),
+        Shown({}, {}),
     )
 
     rows = [

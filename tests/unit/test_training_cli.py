@@ -1,4 +1,4 @@
-"""`dunno train`: what it says when something is missing."""
+"""`dunno train` and `dunno evaluate`: what they say when something is missing."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from training.cli import INSTALL_LINE, data_folder, train
+from training.cli import INSTALL_LINE, data_folder, evaluate, train
 
 
 def test_unknown_recipe_ends_with_one_sentence() -> None:
@@ -15,6 +15,14 @@ def test_unknown_recipe_ends_with_one_sentence() -> None:
 
     assert result.exit_code == 1
     assert "no recipe 'nonesuch'; there are:" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_missing_bundle_ends_with_one_sentence(tmp_path: Path) -> None:
+    result = CliRunner().invoke(evaluate, ["wine", "--models", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "manifest.json: cannot be read" in result.stderr
     assert "Traceback" not in result.output
 
 

@@ -37,13 +37,11 @@ def test_quality_does_not_part_equal_measurements(split: Split) -> None:
 
 
 def test_graph_decides_as_the_machine_that_was_fitted(split: Split) -> None:
-    scaler, machine = wine.fit_machine(split)
+    machine = wine.fit_machine(split)
 
-    logits = np.asarray(
-        wine.machine_graph(scaler, machine, wine.fit_familiar(split))(split.rows)["logits"]
-    )
+    logits = np.asarray(wine.machine_graph(machine, wine.fit_familiar(split))(split.rows)["logits"])
 
-    expected = machine.decision_function(scaler.transform(split.rows))
+    expected = machine.vectors.decision_function(machine.scaler.transform(split.rows))
     # Rows and standard scores are float32 in the graph, double in the machine.
     assert logits[:, 1] - logits[:, 0] == pytest.approx(expected, abs=1e-4)
 
@@ -60,3 +58,18 @@ def test_outliers_are_what_their_name_says(split: Split) -> None:
     np.testing.assert_array_equal(np.sort(swapped, axis=1), np.sort(rows, axis=1))
     assert ((swapped != rows).sum(axis=1) <= 2).all()
     assert {rows.dtype for rows in families.values()} == {np.dtype(np.float32)}
+
+
+def test_measurements_with_both_labels_have_no_margin(split: Split) -> None:
+    other = split.targets.copy()
+    other[600] = 1 - other[0]
+    machine = wine.fit_machine(Split(split.rows, other))
+
+    graph = wine.machine_graph(machine, wine.fit_familiar(split))
+    logits = np.asarray(graph(split.rows)["logits"])
+
+    margins = logits[:, 1] - logits[:, 0]
+    # Standard scores are float32 in the graph: equal to the point within 1e-6.
+    assert margins[[0, 600]] == pytest.approx([0, 0], abs=1e-6)
+    assert np.abs(np.delete(margins, [0, 600])).min() > 1e-4
+    assert margins == pytest.approx(machine.margins(split.rows), abs=1e-4)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureField, FeatureInput, ImageInput, TextInput
+from training.errors import PackRefused
 from training.packing.declared import (
     VOCABULARY,
     Content,
@@ -18,7 +19,6 @@ from training.packing.declared import (
     read_text_input,
     with_typical,
 )
-from training.packing.errors import PackRefused
 
 
 def read_arrays(path: Path, content: bytes, options: InputOptions) -> Content:

@@ -3,7 +3,7 @@
 Both kinds end in the same files: `model.onnx` and, unless the model came as ONNX, `saved_model/`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from training.packing.errors import PackRefused
+from training.errors import PackRefused
 from training.packing.heads import Around, Entry
 
 ROWS = "rows"
@@ -45,6 +45,9 @@ class Classifier(Protocol):
 
     softened: str
     """`softmax` or `sigmoid` if the graph ended in it and it was left out, else nothing."""
+
+    producer: Mapping[str, str]
+    """Library that wrote the graph -> its version; empty if the graph does not say."""
 
     def look(self, entry: Entry, rows: NDArray[np.generic]) -> Look:
         """Return what the model says of `rows`."""

@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from service.bundle.manifest import CertifiedRow, Policy
 from training import calibrate
 from training.calibrate import DELTA, Calibrated, Judged, certify, make_policy, reference_profile
+from training.errors import PackRefused
 from training.packing.classifiers import Look
-from training.packing.errors import PackRefused
 from training.packing.heads import (
     MAX_FEATURES,
     Energy,
@@ -47,6 +47,11 @@ class Parting:
         if self.kind == "folds":
             return np.ones(len(self.parts), np.bool_)
         return np.equal(self.parts, 0)
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        """Whether numbers may be measured on a row: all that did not fit what judges them."""
+        return ~self.fits if self.kind == "halves" else self.fits
 
     @property
     def reason(self) -> str:

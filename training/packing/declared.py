@@ -11,7 +11,7 @@ import pydantic
 from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureField, FeatureInput, ImageInput, TextInput
-from training.packing.errors import PackRefused
+from training.errors import PackRefused
 
 InputKind = Literal["features", "image", "text"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.covariance import ledoit_wolf
 
-from training.packing.errors import PackRefused
+from training.errors import PackRefused
 from training.packing.ops import Ops, Value
 
 Returns = Literal["logits", "probabilities"]

@@ -1,19 +1,18 @@
 """Keras models and SavedModels: wrapped as one Keras model, exported as every recipe's is."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import onnx
 import tensorflow as tf
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from training import export
+from training.errors import PackRefused
 from training.packing.classifiers import ROWS, Choice, Look, first_look, pick
-from training.packing.errors import PackRefused
 from training.packing.heads import Around, Entry, Untouched
 
 SIGNATURE = "serving_default"
@@ -29,6 +28,7 @@ class KerasClassifier:
         self.softened = softened
         self.shape = tuple(model.inputs[0].shape[1:])
         self.dtype = str(model.inputs[0].dtype)
+        self.producer: Mapping[str, str] = {}
         self._model = model
         self._choice = choice
 
@@ -51,7 +51,7 @@ class KerasClassifier:
                     "looks words up or reads strings, let it begin with numbers"
                 ) from error
             return {
-                "model.onnx": bind_captures(graph, saved_model),
+                "model.onnx": graph,
                 **export.folder_contents(saved_model, "saved_model"),
             }
 
@@ -62,23 +62,6 @@ class KerasClassifier:
             others = [rows]
         features = others[0] if others else None
         return keras.Model(rows, around.apply(keras.ops, scores, features))
-
-
-def bind_captures(content: bytes, saved_model: Path) -> bytes:
-    """Return an ONNX graph whose only input is the rows.
-
-    Constants that a function captured, such as the mean of a Normalization layer, are no variables:
-    tf2onnx leaves them open as further inputs, in the order of the captures.
-    """
-    model = onnx.load_model_from_string(content)
-    serve = tf.saved_model.load(str(saved_model)).signatures[SIGNATURE]
-    captured = [value for value, _ in serve.graph.captures if value.dtype != tf.resource]
-    for given, value in zip(list(model.graph.input)[1:], captured, strict=True):
-        model.graph.initializer.append(numpy_helper.from_array(value.numpy(), given.name))
-        model.graph.input.remove(given)
-    onnx.checker.check_model(model, full_check=True)
-    bound: bytes = model.SerializeToString()
-    return bound
 
 
 def open_keras(path: Path, choice: Choice) -> KerasClassifier:

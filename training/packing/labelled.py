@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureInput, ImageInput, TextInput
+from training.errors import PackRefused
 from training.packing.arrays import read_arrays
 from training.packing.declared import InputOptions
-from training.packing.errors import PackRefused
 from training.packing.tables import read_table
 
 

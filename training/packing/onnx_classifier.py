@@ -14,9 +14,9 @@ from service.bundle import Manifest, write_bundle
 from service.errors import BundleCorrupt
 from service.runtimes import RuntimeOptions, load_runtime
 from training import export
+from training.errors import PackRefused
 from training.packing.classifiers import ROWS, Choice, Look, first_look, pick
 from training.packing.drafts import draft_manifest
-from training.packing.errors import PackRefused
 from training.packing.heads import Around, Entry, Untouched
 from training.packing.ops import Nodes
 
@@ -45,6 +45,7 @@ class OnnxClassifier:
         self.softened = softened
         self.shape = _row_shape(given)
         self.dtype = helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type).name
+        self.producer: Mapping[str, str] = _producer(model)
         self._model = model
         self._input = given.name
         self._scores = scores
@@ -174,6 +175,10 @@ def _before_softening(graph: onnx.GraphProto, scores: str) -> tuple[str, str]:
 def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     constants = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in constants]
+
+
+def _producer(model: onnx.ModelProto) -> dict[str, str]:
+    return {model.producer_name: model.producer_version} if model.producer_name else {}
 
 
 def _row_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:

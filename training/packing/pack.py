@@ -3,26 +3,35 @@
 import hashlib
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
-from service.bundle import Bundle, Manifest, write_bundle
-from service.bundle.manifest import Evaluation
+from service.bundle import Bundle, Manifest
 from service.bundle.store import file_of
 from service.decision import DECIMALS
-from training import evaluate, plots
+from service.runtimes import RuntimeOptions, load_runtime
+from training import evaluate, export, plots
 from training.calibrate import RISKS
-from training.packing.deciding import Decided, decide, left_out_novelty, novelty_head, part_rows
-from training.packing.errors import PackRefused
-from training.packing.heads import Exit
+from training.describing import Subject, undescribed, write_described
+from training.errors import PackRefused
+from training.measuring import Reported, measure
+from training.packing.deciding import (
+    Decided,
+    Parting,
+    decide,
+    left_out_novelty,
+    novelty_head,
+    part_rows,
+)
+from training.packing.heads import Exit, NoveltyHead
 from training.packing.labelled import Labelled
 from training.packing.request import Notes, Request, bundle_folder
 from training.packing.wrapping import Seen, look_at, wrap
 from training.provenance import provenance_of
-from training.recipe import Curves, Data, Picture, Recipe, Split, Splits
-from training.report import CARD, model_card
+from training.recipe import Data, Recipe, Scores, Split, Splits
 
 DEFAULT_MAX_ERROR = 0.05
 DEFAULT_NOVELTY_ALPHA = 0.01
@@ -30,14 +39,29 @@ DEFAULT_NOVELTY_ALPHA = 0.01
 scores on logits alone are too weak to close a gate by."""
 
 _SEED = 1
-_TITLES = {
-    "curves.png": "How fitting went",
-    "confusion.png": "Confusion matrix",
-    "reliability.png": "Reliability: does 90 % mean 90 %?",
-    "risk_coverage.png": "Risk and coverage: what abstaining buys",
-}
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request whose model and rows have been looked at: all but the graph that is served."""
+
+    request: Request
+    seen: Seen
+    parting: Parting
+    novelty: NoveltyHead
+    recipe: Recipe
+    data: Data
+    notes: Notes
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Further lines for the card."""
+        named = self.request.choice.features
+        measured = f"Mahalanobis distance over `{named}`" if named else "from the logits"
+        kind, reason = self.seen.classifier.kind, self.seen.reading.reason
+        return {"packed from": f"{kind}, {reason}", "novelty": measured}
 
 
 def pack(request: Request, notes: Notes | None = None) -> Bundle:
@@ -48,34 +72,104 @@ def pack(request: Request, notes: Notes | None = None) -> Bundle:
         ExportDiffers: if the packed graph says something else than the model.
     """
     started = time.monotonic()
-    notes = notes or Notes()
     path = bundle_folder(request)
+    prepared = prepare(request, notes or Notes())
+    seen, recipe, data = prepared.seen, prepared.recipe, prepared.data
+    last = Exit(seen.reading.returns, seen.look.scores.shape[1], prepared.novelty)
+    wrapped = wrap(request, seen, last)
+    decided = _decided(prepared, wrapped.scores)
+    _report(decided)
+    seconds = prepared.notes.seconds + time.monotonic() - started
+    manifest = Manifest(
+        name=recipe.name,
+        version=request.version,
+        description=recipe.description,
+        labels=recipe.labels,
+        input=data.input,
+        files={name: file_of(content) for name, content in wrapped.contents.items()},
+        graph=wrapped.graph,
+        calibration=decided.parts.calibration,
+        novelty=decided.parts.novelty,
+        conformal=decided.parts.conformal,
+        policy=decided.parts.policy,
+        reference=decided.parts.reference,
+        provenance=provenance_of(recipe, data, seconds, seen.classifier.producer),
+    )
+    return _write(path, wrapped.contents, manifest, prepared, decided)
+
+
+def remeasure(request: Request, notes: Notes, bundle: Bundle) -> Bundle:
+    """Write a bundle that is there with new numbers, card and pictures, and return it.
+
+    Its graph and all that decides stay. Rows that are judged by folds are calibrated by the other
+    folds, as they were when it was packed.
+
+    Args:
+        request: what was packed.
+        notes: what people may know of it.
+        bundle: what came of it.
+    """
+    prepared = prepare(request, notes)
+    labelled = prepared.seen.labelled
+    runtime = load_runtime("onnx", bundle, RuntimeOptions(threads=1, device="cpu"))
+    outputs = export.run_rows(runtime, labelled.rows, export.BATCH_ROWS[0])
+    scores = Scores(outputs["logits"], outputs["novelty_scores"], labelled.targets)
+    decided = _decided(prepared, scores)
+    return _write(bundle.path, undescribed(bundle), bundle.manifest, prepared, decided)
+
+
+def prepare(request: Request, notes: Notes) -> Prepared:
+    """Return what is known of a model before its graph is wrapped.
+
+    Raises:
+        PackRefused: if model, labels and rows do not go together.
+    """
     seen = look_at(request)
-    parting = part_rows(seen.labelled.rows, seen.labelled.targets, _SEED)
-    log.info(parting.reason)
     targets, returns = seen.labelled.targets, seen.reading.returns
+    parting = part_rows(seen.labelled.rows, targets, _SEED)
+    log.info(parting.reason)
     novelty = novelty_head(seen.look, targets, parting.fits, returns)
-    wrapped = wrap(request, seen, Exit(returns, seen.look.scores.shape[1], novelty))
     fitting = int(parting.fits.sum())
     recipe = _recipe(request, notes, seen.classifier.kind, novelty.name, fitting)
     data = _data(request, seen.labelled, notes)
-    scores = left_out_novelty(seen.look, targets, parting, wrapped.scores)
-    decided = decide(recipe, request.max_errors or RISKS, scores, parting, data.mixture)
-    _report(decided)
-    seconds = notes.seconds + time.monotonic() - started
-    facts = _facts(recipe, data, decided) | {
-        "version": request.version,
-        "graph": wrapped.graph,
-        "provenance": provenance_of(recipe, data, seconds),
-    }
-    pictures = pictures_of(decided, facts["evaluation"], request.labels, notes.curves)
-    contents = {**wrapped.contents, **{name: each.png for name, each in pictures.items()}}
-    files = {name: file_of(content) for name, content in contents.items()}
-    manifest = Manifest.model_validate({**facts, "files": files})
-    card = model_card(recipe, data, _card_facts(request, seen), manifest, pictures)
-    contents[CARD] = _with_command(card, request.name, notes.command).encode()
-    return write_bundle(
-        path, contents, lambda files: Manifest.model_validate({**facts, "files": files})
+    return Prepared(request, seen, parting, novelty, recipe, data, notes)
+
+
+def _decided(prepared: Prepared, scores: Scores) -> Decided:
+    seen, parting = prepared.seen, prepared.parting
+    honest = left_out_novelty(seen.look, seen.labelled.targets, parting, scores)
+    risks = prepared.request.max_errors or RISKS
+    return decide(prepared.recipe, risks, honest, parting, prepared.data.mixture)
+
+
+def _write(
+    path: Path,
+    contents: dict[str, bytes],
+    manifest: Manifest,
+    prepared: Prepared,
+    decided: Decided,
+) -> Bundle:
+    """Measure, and write the bundle with its card."""
+    policy, data, curves = manifest.policy, prepared.data, prepared.notes.curves
+    reported = Reported(
+        rows=data.splits.train.rows[prepared.parting.judged],
+        judged=decided.judged,
+        answered={**evaluate.answers(decided.judged, policy), **decided.answered},
+        split=decided.split,
+    )
+    evaluation = measure(manifest, reported, {}, data)
+    told = evaluation.model_copy(update={"facts": prepared.facts})
+    return write_described(
+        path,
+        contents,
+        manifest.model_copy(update={"evaluation": told}),
+        Subject(
+            recipe=prepared.recipe,
+            data=data,
+            reported=reported,
+            curves=plots.learning_curves(curves) if curves else None,
+            command=prepared.notes.command,
+        ),
     )
 
 
@@ -138,25 +232,6 @@ def _model_sha256(path: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def _facts(recipe: Recipe, data: Data, decided: Decided) -> dict[str, Any]:
-    """Return what the manifest says beside graph, files and origin."""
-    parts = decided.parts
-    return {
-        "name": recipe.name,
-        "description": recipe.description,
-        "labels": recipe.labels,
-        "input": data.input,
-        "calibration": parts.calibration,
-        "novelty": parts.novelty,
-        "conformal": parts.conformal,
-        "policy": parts.policy,
-        "reference": parts.reference,
-        "evaluation": evaluate.evaluate(
-            decided.judged, decided.answered, parts.policy, split=decided.split, seed=_SEED
-        ),
-    }
-
-
 def _report(decided: Decided) -> None:
     """Tell how good the model is on rows it has not seen, and what could be certified."""
     judged, policy = decided.judged, decided.parts.policy
@@ -180,32 +255,3 @@ def _report(decided: Decided) -> None:
             "min_confidence where the catalogue has allow_looser = true; give more calibration "
             "rows or a larger --max-error"
         )
-
-
-def pictures_of(
-    decided: Decided, evaluation: Evaluation, labels: tuple[str, ...], curves: Curves | None
-) -> dict[str, Picture]:
-    """Return the pictures of the card, by file name."""
-    judged = decided.judged
-    bins = evaluate.reliability(judged.probabilities.max(axis=1), judged.wrong)
-    drawn = {} if curves is None else {"curves.png": plots.learning_curves(curves)}
-    drawn["confusion.png"] = plots.confusion_matrix(evaluation.confusion, labels)
-    drawn["reliability.png"] = plots.reliability_diagram(bins, evaluation)
-    drawn["risk_coverage.png"] = plots.risk_coverage_curve(evaluation)
-    return {name: Picture(title=_TITLES[name], png=png) for name, png in drawn.items()}
-
-
-def _card_facts(request: Request, seen: Seen) -> dict[str, str]:
-    named = request.choice.features
-    measured = f"Mahalanobis distance over `{named}`" if named else "from the logits"
-    return {
-        "packed from": f"{seen.classifier.kind}, {seen.reading.reason}",
-        "novelty": measured,
-    }
-
-
-def _with_command(card: str, name: str, command: str) -> str:
-    """Return the card with the command that makes the bundle in place of `dunno train`."""
-    if not command:
-        return card
-    return card.replace(f"dunno train {name}", command).replace("**trained in**", "**packed in**")

@@ -13,7 +13,7 @@ from service.bundle import Bundle
 from service.bundle.manifest import FeatureInput
 from training.packing.classifiers import Choice
 from training.packing.declared import InputOptions
-from training.packing.pack import pack
+from training.packing.pack import pack, remeasure
 from training.packing.request import Notes, Request
 from training.recipe import Curves, Data, Recipe, Split, Workbench
 
@@ -49,6 +49,21 @@ def make_packed(recipe: PackedRecipe, data_folder: Path, work: Path, bundle: Pat
         work: where model, calibration file and fields are left for whoever wants to pack them.
         bundle: folder of the version; its name is the version.
     """
+    return pack(*_request(recipe, data_folder, work, bundle))
+
+
+def remeasure_packed(recipe: PackedRecipe, data_folder: Path, work: Path, bundle: Bundle) -> Bundle:
+    """Measure a bundle that `make_packed` wrote, write its card anew, and return it.
+
+    The model is trained again, in seconds: what novelty is measured over is not in the bundle.
+    """
+    return remeasure(*_request(recipe, data_folder, work, bundle.path), bundle)
+
+
+def _request(
+    recipe: PackedRecipe, data_folder: Path, work: Path, bundle: Path
+) -> tuple[Request, Notes]:
+    """Train, and leave in `work` what `dunno pack` takes."""
     started = time.monotonic()
     data = recipe.load(data_folder)
     work.mkdir(parents=True, exist_ok=True)
@@ -72,7 +87,7 @@ def make_packed(recipe: PackedRecipe, data_folder: Path, work: Path, bundle: Pat
         is_replaced=True,
     )
     seconds = time.monotonic() - started
-    return pack(request, _notes(recipe, data, fitted.curves, seconds))
+    return request, _notes(recipe, data, fitted.curves, seconds)
 
 
 def _save(model: object, work: Path) -> Path:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from training.errors import PackRefused
 from training.packing.classifiers import Choice
 from training.packing.declared import InputOptions
-from training.packing.errors import PackRefused
 from training.packing.heads import Returns
 from training.recipe import Curves
 

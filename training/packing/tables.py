@@ -12,6 +12,7 @@ from service.errors import ClientError
 from service.inputs.features import FeatureDecoder
 from service.inputs.payload import InputLimits, Payload
 from service.inputs.texts import Tokenizer, read_vocabulary
+from training.errors import PackRefused
 from training.packing.declared import (
     VOCABULARY,
     Content,
@@ -21,7 +22,6 @@ from training.packing.declared import (
     shown,
     with_typical,
 )
-from training.packing.errors import PackRefused
 
 _LIMITS = InputLimits(max_rows=10_000_000, max_picture_pixels=1, max_picture_side=1)
 

@@ -1,14 +1,14 @@
-"""Is a film review positive or negative: regression on words, pairs and triples of words.
+"""Is a film review positive or negative: regression on n-grams of words and of word classes.
 
-Expected: accuracy 91.69 % on the official test split without its 123 copies (24,877 rows; the
-network of the lectures 87.86 %), 85.9 % answered with 4.1 % of errors; shuffled reviews 0.6 %, code
-0.1 %, random words 0 answered; 20 s on 2 cores (AMD EPYC), seed 2011.
+Expected: accuracy 92.52 % on the official test split without its 123 copies (24,877 rows; the
+network of the lectures 88.94 %), 88.1 % answered with 4.1 % of errors; shuffled reviews 0.2 %, code
+0.1 %, random words 0 answered; 334 s on 2 busy cores (AMD EPYC), seed 2011.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -27,15 +27,26 @@ from training import fitting, ngrams
 from training.datasets import IMDB, IMDB_CONTENT_SHA256, Reviews, load_reviews
 from training.layers import serving_model, two_logits
 from training.lexical import LexicalDistance, Profile, fit_profile
-from training.recipe import Curves, Data, Fitted, Recipe, Split, Splits, Workbench
+from training.recipe import (
+    Curves,
+    Data,
+    Fitted,
+    OutOfFold,
+    Recipe,
+    Scores,
+    Split,
+    Splits,
+    Workbench,
+)
+from training.word_classes import word_classes
 
 SEED = 2011  # the year of the data set
 LABELS = ("negative", "positive")
 
 # --- Data -------------------------------------------------------------------------------------
 
-# The official halves share no film, so our splits of the first one must not either: drawn review by
-# review, validation scores a point too well (92.1 % against 91.2 % in five folds). The archive does
+# The official halves share no film, so folds of the first one must not either: drawn review by
+# review, they score a point too well (92.1 % against 91.2 %). The archive does
 # not name films, but the reviews of one stand side by side, up to 30 with each label: the positive
 # ones in one line, the first 3,960 negative ones in the same order, the others of further films.
 # Rare names that both labels share show where: review of each label -> the same film.
@@ -44,9 +55,8 @@ SAME_FILM = {
     "negative": (0, 394, 884, 1250, 1775, 2253, 2693, 2941, 3274, 3633, 3847, 3960),
 }
 LABEL_ROWS = 12_500  # official training reviews of each label
-RUNS = 50  # whole runs of neighbours go to one split
-VALIDATION_SHARE = 0.1
-CALIBRATION_SHARE = 0.2
+RUNS = 50  # whole runs of neighbours go to one fold
+FOLDS = 10  # of five, each model would have a fifth fewer rows than the served one
 MAX_TOKENS = 1_024  # all of 99.5 % of the reviews; padding costs nothing in this graph
 MIN_TEXTS = 3  # training reviews; a word of fewer is unknown
 # Words, and the two marks that tell something alone. Not the `br` of `<br />`, so that a review
@@ -55,31 +65,32 @@ TOKEN_PATTERN = r"\w++(?! />)|[!?]"  # noqa: S105  # tokens of language
 VOCABULARY = "vocabulary.txt"
 
 NOTE = """Large Movie Review Dataset v1.0 (Maas et al. 2011): 25,000 reviews to train and 25,000 to
-test, half of each positive; reviews of five or six stars out of ten do not occur. The halves share
-no film, and neither do, but for a few at the seams, our splits of the first one: whole runs of
-neighbours in the archive, where reviews of one film stand side by side, go to one split, a tenth to
-validation, a fifth to calibration. 96 copies within this half were dropped. 123 test reviews that
-stand word for word in it are left out of the test: 24,877 remain. The vocabulary is that of the
-training rows alone."""
+test, half of each positive; reviews of five or six stars out of ten do not occur. The model is
+fitted on all distinct reviews of the first half; 99 of the same words as another count once. What
+decides, from calibration to thresholds, comes from ten folds of the same reviews: each is scored by
+a model fitted on the other nine. The halves share no film, and neither do, but for a few at the
+seams, the folds: whole runs of neighbours in the archive, where reviews of one film stand side by
+side, go to one fold. For a fold, words that the others do not know are unknown; only the classes of
+words, which no label has touched, come from all of the first half. 123 test reviews that stand word
+for word in the first half are left out of the test: 24,877 remain."""
 
 
 def load(folder: Path) -> Data:
     """Return the reviews as rows of token ids, with the vocabulary of the training rows."""
-    official_train, official_test = load_reviews(folder)
-    parts = split_reviews(official_train, official_test, film_places())
-    vocabulary = vocabulary_of(parts["train"].texts)
+    train, official_test = load_reviews(folder)
+    test = unknown_to(train, official_test)
+    vocabulary = vocabulary_of(dict.fromkeys(train.texts))
     declared = TextInput(
         vocabulary=VOCABULARY, max_tokens=MAX_TOKENS, lowercase=True, token_pattern=TOKEN_PATTERN
     )
     tokenizer = Tokenizer(declared, vocabulary)
-    rows = {name: _rows(reviews, tokenizer, name) for name, reviews in parts.items()}
     return Data(
-        splits=Splits(rows["train"], rows["validation"], rows["calibration"], rows["test"]),
+        splits=Splits(train=_rows(train, tokenizer, "train"), test=_rows(test, tokenizer, "test")),
         input=declared,
         # Of the rows: the bytes of the file differ from one writer to the next.
         sha256={f"{IMDB.name} (rows)": IMDB_CONTENT_SHA256},
         mixture="distinct English film reviews of IMDB, half of them positive, none lukewarm",
-        outliers=outliers(parts["test"].texts, vocabulary, tokenizer),
+        outliers=outliers(test.texts, vocabulary, tokenizer),
         files={VOCABULARY: ("\n".join(vocabulary) + "\n").encode()},
         note=NOTE,
     )
@@ -134,42 +145,23 @@ def film_places() -> NDArray[np.float64]:
     return np.concatenate([shared, others, number / LABEL_ROWS])
 
 
-def split_reviews(
-    official_train: Reviews, official_test: Reviews, places: NDArray[np.float64]
-) -> dict[str, Reviews]:
-    """Return the reviews of each split, in the order of the archive; no text stands in two.
+def folds_of(places: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the fold of each review, shape (reviews,); whole runs of neighbours share one.
 
     Args:
-        official_train: whole runs of neighbours go to one split; each text counts once.
-        official_test: without the texts of `official_train`, otherwise as it is.
-        places: shape (training reviews,), in [0, 1); those of one film are next to each other.
+        places: shape (reviews,), in [0, 1); those of one film are next to each other.
     """
-    drawn = np.random.default_rng(SEED).permutation(RUNS)
-    validation = round(VALIDATION_SHARE * RUNS)
-    calibration = validation + round(CALIBRATION_SHARE * RUNS)
-    split_by_run = np.full(RUNS, "train", dtype=object)
-    split_by_run[drawn[:calibration]] = "calibration"
-    split_by_run[drawn[:validation]] = "validation"
-    split = split_by_run[(places * RUNS).astype(int)]
-    first = _first_occurrences(official_train.texts)
-    parts = {
-        name: _chosen(official_train, [index for index in first if split[index] == name])
-        for name in ("train", "validation", "calibration")
-    }
-    known = set(official_train.texts)
-    fresh = [index for index, text in enumerate(official_test.texts) if text not in known]
-    return {**parts, "test": _chosen(official_test, fresh)}
+    fold_by_run = np.empty(RUNS, np.int64)
+    fold_by_run[np.random.default_rng(SEED).permutation(RUNS)] = np.arange(RUNS) % FOLDS
+    folds: NDArray[np.int64] = fold_by_run[(places * RUNS).astype(int)]
+    return folds
 
 
-def _first_occurrences(texts: Sequence[str]) -> list[int]:
-    indices: dict[str, int] = {}
-    for index, text in enumerate(texts):
-        indices.setdefault(text, index)
-    return list(indices.values())
-
-
-def _chosen(reviews: Reviews, indices: Sequence[int]) -> Reviews:
-    return Reviews([reviews.texts[index] for index in indices], reviews.targets[list(indices)])
+def unknown_to(train: Reviews, reviews: Reviews) -> Reviews:
+    """Return the reviews whose text does not stand in `train`, word for word."""
+    known = set(train.texts)
+    fresh = [index for index, text in enumerate(reviews.texts) if text not in known]
+    return Reviews([reviews.texts[index] for index in fresh], reviews.targets[fresh])
 
 
 def vocabulary_of(texts: Iterable[str]) -> list[str]:
@@ -191,21 +183,27 @@ def _rows(reviews: Reviews, tokenizer: Tokenizer, name: str) -> Split:
 
 # --- Network ----------------------------------------------------------------------------------
 
+# Some labels are wrong however strong the words are, so log-odds grow slower than the margin. Bent
+# so, the calibration error of folds left out falls from 0.52 to 0.27 % (the floor is 0.39 %).
+KNEE = 2.0  # margins well below are left as they are
+BEND = 0.4  # large margins grow with the power 1 - BEND
 LECTURE_WORDS = 10_000  # the most widespread ones; the others count as unknown
 
 
 def ngram_graph(weights: ngrams.Weights) -> keras.Model:
-    """Return the fitted weights as a graph on token ids: logits, shares, lengths."""
+    """Return the fitted weights as a graph on token ids: bent margins, shares, lengths."""
     rows = keras.Input((MAX_TOKENS,), dtype="int32")
-    margin, shares, lengths = ngrams.NgramMargin(weights)(rows)
-    return keras.Model(rows, {"logits": two_logits(margin), "shares": shares, "lengths": lengths})
+    margins, shares, lengths = ngrams.NgramMargin(weights)(rows)
+    bent = margins * ops.power(1 + ops.square(margins / KNEE), -BEND / 2)
+    return keras.Model(rows, {"margins": bent, "shares": shares, "lengths": lengths})
 
 
 def served_graph(graph: keras.Model, profile: Profile) -> keras.Model:
-    """Return the graph with its shares become a novelty score."""
+    """Return the graph with its margins become logits and its shares a novelty score."""
     outputs = graph.output
     distance = LexicalDistance(profile)(outputs["shares"], outputs["lengths"])
-    return keras.Model(graph.input, {"logits": outputs["logits"], "novelty_scores": distance})
+    logits = two_logits(outputs["margins"])
+    return keras.Model(graph.input, {"logits": logits, "novelty_scores": distance})
 
 
 class MultiHot(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -242,7 +240,7 @@ def lecture_network() -> tuple[keras.Model, keras.Model]:
 
 # --- Training ---------------------------------------------------------------------------------
 
-# From five folds of the official training half, cut between films (see the commit).
+# From five folds of the official training half, cut between films.
 NEIGHBOURS = 8  # reviews; what one film's reviews say again and again counts once: names, mostly
 LEAST_PLACES = 3  # groups of neighbours; an n-gram of fewer gets no weight
 SMOOTHING = 2.0  # groups added to each label's count of an n-gram
@@ -250,22 +248,24 @@ RATIO_POWER = 0.8  # below 1: doubtful n-grams keep some say
 RARITY_POWER = 0.5
 COST = 10.0  # inverse of the L2 penalty
 TOLERANCE = 1e-3  # of the solver
-CURVE_SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)  # of the training rows, for the learning curve
+CURVE_SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)  # of all folds but one, for the learning curve
 
-LEAST_TOKENS = 5  # of the cut texts that tell how much short ones scatter
+LEAST_TOKENS = 5  # of the cut texts that tell how short ones fare
+BATCH_ROWS = 512  # to predict
 
 LECTURE_EPOCHS = 4  # more only learn by heart
 LECTURE_BATCH_ROWS = 512
 
 
-def fit_weights(train: Split, tokens: int) -> tuple[ngrams.Weights, int]:
+def fit_weights(train: Split, classes: NDArray[np.int32]) -> tuple[ngrams.Weights, int]:
     """Return the weights of all tokens and n-grams, and how many n-grams have one.
 
     Args:
         train: rows of token ids.
-        tokens: ids that can occur, padding included.
+        classes: shape (ids,), the class of each token.
     """
-    line = ngrams.ngrams_of(np.asarray(train.rows, np.int32))
+    tokens = len(classes)
+    line = ngrams.ngrams_of(np.asarray(train.rows, np.int32), classes)
     one_column = line.token[:, np.newaxis]
     token_counts = _counts(line, one_column, np.ones_like(one_column, bool), tokens)
     codes, ngram_counts = _widespread(line)
@@ -276,8 +276,8 @@ def fit_weights(train: Split, tokens: int) -> tuple[ngrams.Weights, int]:
     unit = float(np.abs(weights).max()) / ngrams.LARGEST_WEIGHT
     units = weights / unit
     table = ngrams.fill_slots(codes[has_slot], units[tokens:], slots[has_slot])
-    fitted = ngrams.Weights(np.rint(units[:tokens]).astype(np.int32), table, unit, bias)
-    return fitted, int(has_slot.sum())
+    by_token = np.rint(units[:tokens]).astype(np.int32)
+    return ngrams.Weights(by_token, table, classes, unit, bias), int(has_slot.sum())
 
 
 def _widespread(line: ngrams.Ngrams) -> tuple[NDArray[np.int64], sparse.csr_matrix]:
@@ -340,47 +340,130 @@ def _regress(
     return scale * machine.coef_[0], float(machine.intercept_[0])
 
 
-def fit(data: Data, workbench: Workbench) -> Fitted:  # noqa: ARG001  # seconds: no checkpoint
-    """Fit growing parts of the training rows; the last, all of them, is what is served."""
-    train, validation = data.splits.train, data.splits.validation
-    tokens = FIRST_ID + len(data.files[VOCABULARY].splitlines())
-    seen: list[float] = []
-    unseen: list[float] = []
-    steps = [round(part * len(train.targets)) for part in CURVE_SHARES]
-    order = np.random.default_rng(SEED).permutation(len(train.targets))
-    for step in tqdm(steps, desc="learning curve"):
-        chosen = np.sort(order[:step])  # neighbours stay neighbours
-        part = Split(train.rows[chosen], train.targets[chosen])
-        weights, kept = fit_weights(part, tokens)
-        model = ngram_graph(weights)
-        seen.append(accuracy(model, part))
-        unseen.append(accuracy(model, validation) if validation else 0.0)
-    curves = Curves(
-        axis="training rows",
-        steps=tuple(map(float, steps)),
-        accuracy={"train": tuple(seen), "validation": tuple(unseen)},
+def fit(data: Data, workbench: Workbench) -> Fitted:  # noqa: ARG001  # minutes: no checkpoint
+    """Fit on the complement of each fold, then on everything."""
+    train, folds = distinct_reviews(data.splits.train)
+    rows = np.asarray(train.rows, np.int32)
+    ids = FIRST_ID + len(data.files[VOCABULARY].splitlines())
+    classes = word_classes(rows, ids, SEED)
+    whole, cut = left_out(train, folds, classes, (rows, cut_to_any_length(rows)))
+    profile = fit_profile(whole.shares, cut.shares, cut.lengths)
+    scores = Scores(
+        np.stack([-whole.margins / 2, whole.margins / 2], axis=1),
+        np.asarray(LexicalDistance(profile)(whole.shares, whole.lengths)),
+        train.targets,
     )
-    facts = {"tokens": f"{tokens - FIRST_ID:,}", "pairs and triples": f"{kept:,}"}
-    # Not of training rows: all of their n-grams are known, which is usual for nobody else.
-    profile = profile_of(model, (validation or train).rows)
-    return Fitted(model=served_graph(model, profile), curves=curves, facts=facts)
+    weights, kept = fit_weights(train, classes)
+    return Fitted(
+        model=served_graph(ngram_graph(weights), profile),
+        curves=learning_curve(train, folds, classes),
+        out_of_fold=OutOfFold(scores, folds),
+        facts={"tokens": f"{ids - FIRST_ID:,}", "n-grams": f"{kept:,}"},
+    )
 
 
-def profile_of(graph: keras.Model, rows: NDArray[np.generic]) -> Profile:
-    """Return what is usual for texts like these, whole and cut to any length."""
-    whole = graph.predict(rows, batch_size=LECTURE_BATCH_ROWS, verbose=0)
+def distinct_reviews(train: Split) -> tuple[Split, NDArray[np.int64]]:
+    """Return the official training rows, each once, and their folds."""
+    first: dict[bytes, int] = {}
+    for index, row in enumerate(train.rows):
+        first.setdefault(row.tobytes(), index)
+    chosen = np.array(list(first.values()))
+    return Split(train.rows[chosen], train.targets[chosen]), folds_of(film_places())[chosen]
+
+
+def cut_to_any_length(rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the beginnings of the rows, short ones as often as long ones."""
+    lengths = np.maximum(np.count_nonzero(rows > PAD_ID, axis=1), LEAST_TOKENS)
     rng = np.random.default_rng(SEED)
-    lengths = np.maximum(whole["lengths"], LEAST_TOKENS)
     cuts = np.exp(rng.uniform(np.log(LEAST_TOKENS), np.log(lengths)))
-    cut_rows = np.where(np.arange(MAX_TOKENS) < cuts[:, np.newaxis], rows, PAD_ID)
-    cut = graph.predict(cut_rows, batch_size=LECTURE_BATCH_ROWS, verbose=0)
-    return fit_profile(whole["shares"], cut["shares"], cut["lengths"])
+    return np.where(np.arange(rows.shape[1]) < cuts[:, np.newaxis], rows, PAD_ID).astype(np.int32)
 
 
-def accuracy(model: keras.Model, split: Split) -> float:
-    """Return the share of rows whose larger logit is that of the true label."""
-    logits = model.predict(split.rows, batch_size=LECTURE_BATCH_ROWS, verbose=0)["logits"]
-    return float((logits.argmax(axis=1) == split.targets).mean())
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the n-grams make of rows."""
+
+    margins: NDArray[np.float32]
+    """Shape (rows,)."""
+
+    shares: NDArray[np.float32]
+    """Shape (rows, shares)."""
+
+    lengths: NDArray[np.float32]
+    """Shape (rows,), tokens."""
+
+
+def left_out(
+    train: Split,
+    folds: NDArray[np.int64],
+    classes: NDArray[np.int32],
+    versions: Sequence[NDArray[np.int32]],
+) -> list[Heard]:
+    """Return what is made of each version of the training rows by models of the other folds.
+
+    Args:
+        train: shape (rows, max_tokens).
+        folds: shape (rows,).
+        classes: shape (ids,).
+        versions: each shape (rows, max_tokens): the training rows, or pieces of them.
+    """
+    heard = [_nothing_heard(len(folds)) for _ in versions]
+    for fold in tqdm(range(FOLDS), desc="folds"):
+        inside = folds == fold
+        others = Split(train.rows[~inside], train.targets[~inside])
+        known = known_ids(others.rows, len(classes))
+        weights, _ = fit_weights(replace(others, rows=_known(others.rows, known)), classes)
+        graph = ngram_graph(weights)
+        for whole, rows in zip(heard, versions, strict=True):
+            part = hear(graph, _known(rows[inside], known))
+            whole.margins[inside] = part.margins
+            whole.shares[inside] = part.shares
+            whole.lengths[inside] = part.lengths
+    return heard
+
+
+def _nothing_heard(rows: int) -> Heard:
+    shares = np.zeros((rows, len(ngrams.SHARES)), np.float32)
+    return Heard(np.zeros(rows, np.float32), shares, np.zeros(rows, np.float32))
+
+
+def hear(graph: keras.Model, rows: NDArray[np.generic]) -> Heard:
+    """Return the outputs of `ngram_graph` for rows of token ids."""
+    outputs = graph.predict(rows, batch_size=BATCH_ROWS, verbose=0)
+    return Heard(outputs["margins"][:, 0], outputs["shares"], outputs["lengths"])
+
+
+def known_ids(rows: NDArray[np.generic], ids: int) -> NDArray[np.bool_]:
+    """Return whether each id, (ids,), would be in a vocabulary of these rows alone."""
+    row = np.broadcast_to(np.arange(len(rows))[:, np.newaxis], rows.shape)
+    occurs = sparse.csr_matrix((np.ones(rows.size, bool), (row.ravel(), rows.ravel())))
+    texts = np.bincount(occurs.indices, minlength=ids)
+    texts[[PAD_ID, UNKNOWN_ID]] = MIN_TEXTS
+    return texts >= MIN_TEXTS
+
+
+def _known(rows: NDArray[np.generic], known: NDArray[np.bool_]) -> NDArray[np.int32]:
+    return np.where(known[rows], rows, UNKNOWN_ID).astype(np.int32)
+
+
+def learning_curve(train: Split, folds: NDArray[np.int64], classes: NDArray[np.int32]) -> Curves:
+    """Return accuracy over the number of training rows, on the first fold left out."""
+    inside = folds == 0
+    others = np.flatnonzero(~inside)
+    order = np.random.default_rng(SEED).permutation(others)
+    unseen = Split(train.rows[inside], train.targets[inside])
+    steps: list[float] = []
+    accuracies: dict[str, list[float]] = {"train": [], "fold left out": []}
+    for part in tqdm(CURVE_SHARES, desc="learning curve"):
+        chosen = np.sort(order[: round(part * len(order))])  # neighbours stay neighbours
+        seen = Split(train.rows[chosen], train.targets[chosen])
+        graph = ngram_graph(fit_weights(seen, classes)[0])
+        steps.append(float(len(chosen)))
+        for split, values in zip((seen, unseen), accuracies.values(), strict=True):
+            is_positive = hear(graph, split.rows).margins > 0
+            values.append(float((is_positive == split.targets).mean()))
+    series = {name: tuple(values) for name, values in accuracies.items()}
+    return Curves(axis="training rows", steps=tuple(steps), accuracy=series)
 
 
 def lecture_batches(train: Split) -> Callable[[int], tf.data.Dataset]:
@@ -395,21 +478,41 @@ def lecture_batches(train: Split) -> Callable[[int], tf.data.Dataset]:
 
 
 def fit_lecture(data: Data, workbench: Workbench) -> Fitted:
-    """Fit the network of the lectures."""
+    """Fit the network of the lectures on the complement of each fold, then on everything."""
+    train, folds = distinct_reviews(data.splits.train)
+    logits = np.empty((len(folds), len(LABELS)), np.float32)
+    curves: Curves | None = None
+    for fold in range(FOLDS):
+        inside = folds == fold
+        own = Split(train.rows[inside], train.targets[inside])
+        others = Split(train.rows[~inside], train.targets[~inside])
+        bench = Workbench(workbench.folder / f"fold_{fold}")
+        model, fold_curves = _fit_perceptron(others, own, bench)
+        curves = curves or fold_curves
+        outputs = model.predict(own.rows, batch_size=BATCH_ROWS, verbose=0)
+        logits[inside] = outputs["logits"]
+    model, _ = _fit_perceptron(train, None, Workbench(workbench.folder / "all"))
+    energy = -np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    out_of_fold = OutOfFold(Scores(logits, energy, train.targets), folds)
+    return Fitted(model=model, curves=curves, out_of_fold=out_of_fold)
+
+
+def _fit_perceptron(
+    train: Split, validation: Split | None, workbench: Workbench
+) -> tuple[keras.Model, Curves]:
+    workbench.folder.mkdir(exist_ok=True)
     keras.utils.set_random_seed(SEED)
     network, serving = lecture_network()
-    train, validation = data.splits.train, data.splits.validation
-    curves = fitting.fit_epochs(
-        network, lecture_batches(train), validation, LECTURE_EPOCHS, workbench
-    )
-    return Fitted(model=serving, curves=curves)
+    batches = lecture_batches(train)
+    curves = fitting.fit_epochs(network, batches, validation, LECTURE_EPOCHS, workbench)
+    return serving, curves
 
 
 # --- Recipe -----------------------------------------------------------------------------------
 
 RECIPE = Recipe(
     name="imdb",
-    network="naive Bayes weighted logistic regression on 1-, 2- and 3-grams",
+    network="naive Bayes weighted logistic regression on n-grams of words and word classes",
     description="Tells negative from positive English film reviews.",
     labels=LABELS,
     seed=SEED,
@@ -423,9 +526,11 @@ RECIPE = Recipe(
         "The reviews are English, of films, from before 2011; ratings of 5 and 6 did not occur.",
         "About 3 % of the official labels are wrong (Northcutt et al. 2021, an estimate).",
         "Of a text only the first 1,024 words are read.",
-        "The guarantee is about whole reviews; pieces of them are answered too boldly.",
-        "Of reviews cut after 20 words half are answered by default, one in six of these wrongly.",
-        "Order counts within three words only: irony, quotations and plots mislead.",
+        "The guarantee is cross-fitted (rows that certify also fitted other folds): approximate.",
+        "It is about whole reviews: cut after 50 words 58 % are answered, 9 % of these wrongly.",
+        "Of reviews cut after 20 words 14 % are answered by default, 4 % of these wrongly.",
+        "The folds were harder than the test: it is right somewhat more often than it says.",
+        "Order counts within four words only: irony, quotations and plots mislead.",
         "What is written like a film review is taken for one: of a book, a song, a restaurant.",
     ),
 )

@@ -1,13 +1,18 @@
 """Red or white wine, from eleven measurements: a support vector machine, written as a graph.
 
-Expected: accuracy 99.55 % on folds left out (grouped 10-fold, 5,320 distinct rows), area under the
-risk-coverage curve 0.71 / 1000; 99.0 % answered with 0.40 % of errors; of wrong units, columns in
-reverse and other drinks none; 36 s on 2 cores (x86-64), seed 186. The lecture's perceptron, which
-is told the quality as well: 99.57 % and 2.60 / 1000, 70 s.
+Expected: accuracy 99.55 % on folds left out (grouped 10-fold, 5,320 distinct rows; 99.57 % on the
+mean of ten other draws of the folds), area under the risk-coverage curve 0.71 / 1000; 99.0 %
+answered with 0.38 % of errors; of wrong units, columns in reverse and other drinks none; 36 s on 2
+cores (x86-64), seed 186. The lecture's perceptron, which is told the quality as well: 99.57 % and
+2.60 / 1000, 70 s.
+
+Two of the 24 errors nobody can avoid: measurements that occur with both labels, in one fold. They
+hold 0.45 of the 0.71. The machine that is served, fitted on all folds, knows them for what they
+are: ambiguous.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,7 @@ from tqdm.auto import tqdm
 
 from service.bundle.manifest import FeatureField, FeatureInput
 from training import fitting, plots
+from training.contradictions import Contradictions, Trust
 from training.datasets import WINE_RED, WINE_WHITE, fetch, read_wine
 from training.densities import Familiar, Strangeness
 from training.layers import Standardise, SupportVectors, serving_model, two_logits
@@ -183,17 +189,42 @@ def outliers(rows: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
 
 # From a grid on other folds (seeds 1 to 5): gamma 0.03-0.1 and cost 3-30, with and without
 # logarithms, lie within 0.07 points of accuracy; this has the least area under the risk-coverage
-# curve but one, and needs no logarithms.
+# curve but one, and needs no logarithms. On seeds 6 to 10 as well nothing is clearly better: means
+# with a second gamma or with a machine on logarithms, weights for the columns, kernel logistic
+# regression lie within 0.04 points; a perceptron or a linear part added to the kernel is confident
+# far from all wines, with up to four times the area.
 GAMMA = 0.05
 COST = 10.0
 
 
-def machine_graph(scaler: StandardScaler, machine: SVC, familiar: Familiar) -> keras.Model:
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Support vectors on standard scores, which take no side where the training rows take two.
+
+    The contradictions lie 0.95 standard units from the nearest other wine at least, so that their
+    width is 0.19; no other row out of fold moves by more than 1e-5.
+    """
+
+    scaler: StandardScaler
+    vectors: SVC
+    contradictions: Contradictions
+
+    def margins(self, rows: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return the margin of each of `rows`, shape (rows,), positive for the second label."""
+        scores = self.scaler.transform(rows)
+        margins: NDArray[np.float64] = self.vectors.decision_function(scores)
+        return margins * self.contradictions.trust(scores)
+
+
+def machine_graph(machine: Machine, familiar: Familiar) -> keras.Model:
     """Return the fitted machine and mixture as a graph on raw measurements."""
+    scaler, vectors = machine.scaler, machine.vectors
     rows = keras.Input((len(scaler.mean_),), dtype="float32")
+    scores = Standardise(scaler.mean_, scaler.scale_)(rows)
     margin = SupportVectors(
-        machine.support_vectors_, machine.dual_coef_[0], float(machine.intercept_[0]), GAMMA
-    )(Standardise(scaler.mean_, scaler.scale_)(rows))
+        vectors.support_vectors_, vectors.dual_coef_[0], float(vectors.intercept_[0]), GAMMA
+    )(scores)
+    margin = margin * Trust(machine.contradictions)(scores)
     outputs = {"logits": two_logits(margin), "novelty_scores": Strangeness(familiar)(rows)}
     return keras.Model(rows, outputs)
 
@@ -224,11 +255,12 @@ LECTURE_EPOCHS = 20
 LECTURE_BATCH_ROWS = 16
 
 
-def fit_machine(train: Split) -> tuple[StandardScaler, SVC]:
-    """Return the scaler and the machine, fitted."""
+def fit_machine(train: Split) -> Machine:
+    """Return the machine, fitted."""
     scaler = StandardScaler().fit(train.rows)
-    machine = SVC(C=COST, gamma=GAMMA).fit(scaler.transform(train.rows), train.targets)
-    return scaler, machine
+    scores = scaler.transform(train.rows)
+    vectors = SVC(C=COST, gamma=GAMMA).fit(scores, train.targets)
+    return Machine(scaler, vectors, Contradictions.find(scores, train.targets))
 
 
 def fit_familiar(train: Split) -> Familiar:
@@ -244,17 +276,19 @@ def fit(data: Data, workbench: Workbench) -> Fitted:  # noqa: ARG001  # half a m
     novelty_scores = np.empty((len(folds), 1), np.float32)
     for fold in tqdm(range(FOLDS), desc="folds"):
         others, own = _rows_of(train, folds != fold), train.rows[folds == fold]
-        scaler, machine = fit_machine(others)
-        margin = machine.decision_function(scaler.transform(own))
+        margin = fit_machine(others).margins(own)
         logits[folds == fold] = np.stack([-margin / 2, margin / 2], axis=1)
         novelty_scores[folds == fold, 0] = fit_familiar(others).strangeness(own)
-    scaler, machine = fit_machine(train)
+    machine = fit_machine(train)
     scores = Scores(logits, novelty_scores, train.targets)
     return Fitted(
-        model=machine_graph(scaler, machine, fit_familiar(train)),
+        model=machine_graph(machine, fit_familiar(train)),
         curves=learning_curve(train, folds),
         out_of_fold=OutOfFold(scores, folds),
-        facts={"support vectors": f"{len(machine.support_):,}"},
+        facts={
+            "support vectors": f"{len(machine.vectors.support_):,}",
+            "measurements with both labels": f"{len(machine.contradictions.points)}",
+        },
     )
 
 
@@ -269,10 +303,11 @@ def learning_curve(train: Split, folds: NDArray[np.int64]) -> Curves:
     for part in CURVE_SHARES:
         chosen = order[: round(part * len(order))]
         rows = Split(others.rows[chosen], others.targets[chosen])
-        scaler, machine = fit_machine(rows)
+        machine = fit_machine(rows)
         steps.append(float(len(chosen)))
         for split, accuracies in ((rows, seen), (left_out, unseen)):
-            accuracies.append(float(machine.score(scaler.transform(split.rows), split.targets)))
+            right = (machine.margins(split.rows) > 0) == split.targets
+            accuracies.append(float(right.mean()))
     accuracy = {"train": tuple(seen), "fold left out": tuple(unseen)}
     return Curves(axis="training rows", steps=tuple(steps), accuracy=accuracy)
 
@@ -321,6 +356,10 @@ def _rows_of(split: Split, mask: NDArray[np.bool_]) -> Split:
 
 # --- Recipe -----------------------------------------------------------------------------------
 
+# A contradiction has margin 0, where the calibration's shift leaves some 0.51; the loosest
+# threshold that 1 % of error allows is hardly above it. Two of 5,320 rows are less confident.
+LEAST_CONFIDENCE = 0.6
+
 RECIPE = Recipe(
     name="wine",
     network="RBF-SVM on standardised measurements",
@@ -333,11 +372,12 @@ RECIPE = Recipe(
     calibration="power",
     novelty_names=("strangeness",),
     novelty_alpha=0.01,
+    least_confidence=LEAST_CONFIDENCE,
     explore=explore,
     limits=(
         "The wines are Portuguese vinho verde of 2004-2007; no other region or style was seen.",
         "A single slipped decimal point may leave a row that still looks like some wine.",
-        "Two sets of measurements occur with both labels; no model can tell them apart.",
+        "Two sets of measurements occur with both labels; they are ambiguous, and never answered.",
         "The guarantee is cross-fitted (rows that certify also fitted other folds): approximate.",
     ),
 )
