@@ -17,6 +17,8 @@ LINGER_S = 2.0
 reset the connection, and the caller lose the answer that says why."""
 
 CURL_DEFAULT = "application/x-www-form-urlencoded"
+ALIASES = {"image/jpg": "image/jpeg", "image/x-ms-bmp": "image/bmp"}
+"""What some callers write -> the registered media type."""
 
 
 class CallerGone(Exception):
@@ -56,7 +58,7 @@ def payload_of(body: bytes, content_type: bytes) -> Payload:
     media_type, parameters = parse_content_type(content_type)
     if media_type in ("", CURL_DEFAULT) and body.lstrip()[:1] == b"{":
         media_type = "application/json"  # what `curl -d '{...}'` means, whatever it says
-    return Payload(body, media_type, parameters)
+    return Payload(body, ALIASES.get(media_type, media_type), parameters)
 
 
 async def linger(receive: Receive) -> None:

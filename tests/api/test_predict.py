@@ -83,6 +83,7 @@ def test_dont_know_is_an_answer(client: httpx.Client) -> None:
         ),
         pytest.param("image/png", picture(250), "picture", "light", id="png"),
         pytest.param("image/jpeg", picture(250, "JPEG"), "picture", "light", id="jpeg"),
+        pytest.param("image/jpg", picture(250, "JPEG"), "picture", "light", id="jpg"),
         pytest.param("image/webp", picture(250, "WEBP"), "picture", "light", id="webp"),
         pytest.param("image/bmp", picture(250, "BMP"), "picture", "light", id="bmp"),
         pytest.param(
