@@ -1,4 +1,4 @@
-"""`dunno serve | check | predict`; other distributions and the training extra add commands."""
+"""`dunno serve | check | predict | bench | tune`; more are added as entry points."""
 
 import ipaddress
 import json
@@ -34,6 +34,8 @@ from service.settings import (
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from service.bench.tuning import Trial
 
 COMMANDS = "dunno.commands"
 CANNOT_SERVE = 2
@@ -230,6 +232,173 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
         sys.exit(1)
 
 
+@main.command()
+@click.argument("url")
+@click.option("--body", type=Path, help="File to POST; without one the request is a GET.")
+@click.option("--content-type", help="Of the body; by the file's suffix unless given.")
+@click.option(
+    "--concurrency",
+    default="1,2,4,8,16,32,64,128,256",
+    show_default=True,
+    help="Numbers of connections, one step each.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Counted time of a step.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Client processes that share the connections.",
+)
+@click.option("--json", "json_file", type=Path, help="File for the numbers as JSON.")
+def bench(  # noqa: PLR0913  one parameter for each option of the command
+    url: str,
+    body: Path | None,
+    content_type: str | None,
+    concurrency: str,
+    *,
+    seconds: float,
+    processes: int,
+    json_file: Path | None,
+) -> None:
+    """Measure the saturation curve of the HTTP server at URL, ours or any other.
+
+    Each connection asks again as soon as it has its answer. For each number of connections:
+    requests/s, percentiles of the time to the complete answer, errors; and the knee, the fewest
+    connections with 95 % of the best throughput. On the server's machine the client takes cores
+    from the server.
+    """
+    from rich.console import Console  # noqa: PLC0415  a service has no use for tables
+
+    from service.bench import BenchFailed, Plan, build_request, measure_curve  # noqa: PLC0415
+    from service.bench.report import curve_facts, curve_table, remarks  # noqa: PLC0415
+
+    plan = Plan(_connections(concurrency), seconds, processes)
+    steps = []
+    try:
+        request = build_request(url, *_content(body, content_type))
+        with Console(stderr=True).status("asking once") as status:
+            for step in measure_curve(request, plan):
+                steps.append(step)
+                status.update(f"{step.connections} connections: {step.requests_per_s:,.0f}/s")
+    except (BenchFailed, ClientError) as error:
+        _stop(str(error))
+    console = Console()
+    console.print(curve_table(steps))
+    for remark in remarks(steps, processes):
+        console.print(remark, highlight=False)
+    if json_file is not None:
+        _write(json_file, json.dumps(curve_facts(request, plan, steps), indent=1) + "\n")
+
+
+def _connections(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() and int(number) > 0 for number in numbers):
+        _stop(f"--concurrency: expected numbers from 1 on such as 1,8,64, got {text!r}")
+    return tuple(sorted({int(number) for number in numbers}))
+
+
+def _content(body: Path | None, content_type: str | None) -> tuple[bytes | None, str]:
+    if body is None:
+        return None, ""
+    if content_type is None:
+        payload = _payload(body)
+        return payload.body, payload.media_type
+    return _read(body), content_type
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--p99-ms",
+    type=click.FloatRange(0, min_open=True),
+    required=True,
+    help="Latency goal; the largest batch takes at most half of it.",
+)
+@click.option("--models", type=Path, help="Folder with catalogue.toml (DUNNO_MODELS).")
+@click.option("--write", "env_file", type=Path, help="Env file to write the settings to.")
+def tune(model: str, p99_ms: float, models: Path | None, env_file: Path | None) -> None:
+    """Print the batch settings with which MODEL can keep a latency goal on this machine.
+
+    Times runs of 1 to 256 rows, by 1 thread to all cores, and fits seconds = a + b * rows. A
+    request may wait for one batch and run in the next one, so the largest batch takes at most half
+    of the goal.
+    """
+    from rich.console import Console  # noqa: PLC0415  a service has no use for tables
+
+    from service.bench import tuning  # noqa: PLC0415
+    from service.bench.report import TUNING_LIMITS, tuning_table  # noqa: PLC0415
+
+    trials = _trials(model, p99_ms / 1000, models)
+    candidates = [found for trial in trials if (found := tuning.tuned(trial, p99_ms / 1000))]
+    if not candidates:
+        quickest_s = min(trial.seconds_by_rows[1] for trial in trials)
+        _stop(
+            f"{model}: one row alone takes {quickest_s * 1000:.3g} ms, more than half of "
+            f"{p99_ms:g} ms; no setting keeps that goal here"
+        )
+    best = tuning.best(candidates)
+    console = Console()
+    console.print(tuning_table(trials, candidates, best))
+    for name, value in best.variables.items():
+        console.print(f"{name}={value}", highlight=False)
+    console.print(TUNING_LIMITS, highlight=False)
+    if env_file is not None:
+        remark = f"dunno tune {model} --p99-ms {p99_ms:g}"
+        _write(env_file, tuning.environment_file(best, remark))
+
+
+def _trials(model: str, goal_s: float, models: Path | None) -> "list[Trial]":
+    """Time the model by several numbers of threads; on a GPU they do not matter."""
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415  only `tune` needs it
+    from multiprocessing import get_context  # noqa: PLC0415
+
+    from service.bench import BenchFailed  # noqa: PLC0415
+    from service.bench.tuning import thread_counts  # noqa: PLC0415
+
+    trials: list[Trial] = []
+    for threads in thread_counts(max(1, int(usable_cores()))):
+        settings = _settings(models=models, runtime_threads=threads, workers=1)
+        # A process for each: TensorFlow sizes its threads once, for the first model that runs.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            try:
+                trials.append(pool.submit(_trial, model, settings, goal_s).result())
+            except BenchFailed as error:
+                _stop(str(error))
+        if trials[-1].device != "cpu":
+            break
+    return trials
+
+
+def _trial(model: str, settings: Settings, goal_s: float) -> "Trial":
+    import numpy as np  # noqa: PLC0415  keeps --help quick
+
+    from service.bench import BenchFailed  # noqa: PLC0415
+    from service.bench.tuning import Trial, time_runs  # noqa: PLC0415
+    from service.prediction import load_catalogue  # noqa: PLC0415
+    from service.prediction.predictor import GOLDEN  # noqa: PLC0415
+    from service.telemetry.metrics import Metrics  # noqa: PLC0415
+
+    try:
+        predictor = load_catalogue(settings, Metrics(), only=model).find(model)
+    except (BundleError, ClientError) as error:
+        raise BenchFailed(str(error)) from None  # it has to travel between processes
+    with np.load(predictor.path / GOLDEN) as golden:
+        rows = golden["rows"]
+    return Trial(
+        device=predictor.runtime.device,
+        threads=settings.runtime_threads,
+        workers=max(1, int(usable_cores()) // settings.runtime_threads),
+        seconds_by_rows=time_runs(predictor.assess, rows, goal_s),
+    )
+
+
 def _settings(**overrides: object) -> Settings:
     try:
         return read_settings(
@@ -249,10 +418,21 @@ def _payload(file: Path) -> Payload:
     if media_type is None:
         known = ", ".join(MEDIA_TYPES)
         raise MediaTypeUnsupported(f"{file}: expected a file ending in {known}")
+    return Payload(_read(file), media_type)
+
+
+def _read(file: Path) -> bytes:
     try:
-        return Payload(file.read_bytes(), media_type)
+        return file.read_bytes()
     except OSError as error:
         raise InputInvalid(str(file), "a file that can be read", str(error.strerror)) from None
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text)
+    except OSError as error:
+        _stop(f"{file}: cannot be written ({error.strerror})")
 
 
 def _print_json(rows: list[dict[str, object]]) -> None:
