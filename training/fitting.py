@@ -6,7 +6,8 @@ most the epoch it fell into.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -52,6 +53,30 @@ def fit_epochs(
         history.append({name: float(values[-1]) for name, values in result.history.items()})
         _save(model, history, workbench.folder)
     return curves(history)
+
+
+@contextmanager
+def fast_arithmetic() -> Iterator[None]:
+    """Let layers made inside multiply in bfloat16 where the processor can; weights stay float32.
+
+    Half as long again to fit otherwise. What is exported is built anew outside, in float32.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if _has_bfloat16() else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _has_bfloat16() -> bool:
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except FileNotFoundError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def curves(history: list[dict[str, float]]) -> Curves:

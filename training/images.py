@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import ImageInput
+from training.augmentation import plain_batches
 from training.datasets import PictureFiles, load_pictures
-from training.recipe import Data, Split, Splits
+from training.fitting import fit_epochs
+from training.layers import serving_model
+from training.recipe import Data, Fitted, Split, Splits, Workbench
 
 PictureArray = NDArray[np.uint8]
 Condition = Callable[[PictureArray], PictureArray]
@@ -108,14 +111,30 @@ def convolution(pictures: keras.KerasTensor, filters: int, padding: str) -> kera
     return layers.ReLU()(layers.BatchNormalization()(mapped))
 
 
-def pooled_convolution(pictures: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-    """Return an unpadded 3x3 convolution, halved, then normalised, with ReLU.
+def pooled_convolution(
+    pictures: keras.KerasTensor, filters: int, padding: str
+) -> keras.KerasTensor:
+    """Return a 3x3 convolution, halved, then normalised, with ReLU.
 
     Halving comes first because it does not care, and the rest then has a quarter to do.
     """
     layers = keras.layers
-    mapped = layers.MaxPooling2D()(layers.Conv2D(filters, 3, use_bias=False)(pictures))
-    return layers.ReLU()(layers.BatchNormalization()(mapped))
+    mapped = layers.Conv2D(filters, 3, padding=padding, use_bias=False)(pictures)
+    return layers.ReLU()(layers.BatchNormalization()(layers.MaxPooling2D()(mapped)))
+
+
+def both_ways(model: keras.Model) -> keras.Model:
+    """Return a served model that looks at each picture and at its mirror image, and takes the mean.
+
+    For what may face either way; the same weights run twice as many rows.
+    """
+    pictures = model.input
+    outputs = model(keras.ops.concatenate([pictures, pictures[:, :, ::-1]], axis=0))
+    means = {
+        name: keras.ops.mean(keras.ops.reshape(values, (2, -1, values.shape[1])), axis=0)
+        for name, values in outputs.items()
+    }
+    return keras.Model(pictures, means)
 
 
 def compile_classifier(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -123,3 +142,22 @@ def compile_classifier(network: keras.Model, optimizer: keras.optimizers.Optimiz
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     # Without XLA: on a CPU it costs a minute of compiling and gains nothing here.
     network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LectureCourse:
+    """How the networks of lectures are fitted: on pictures as they are."""
+
+    epochs: int
+    batch_rows: int
+    seed: int
+
+
+def fit_lecture(build: Build, course: LectureCourse, data: Data, workbench: Workbench) -> Fitted:
+    """Fit what `build` returns, pictures -> logits, and return it for serving."""
+    keras.utils.set_random_seed(course.seed)
+    classifier = build()
+    compile_classifier(classifier, keras.optimizers.Adam())
+    batches = plain_batches(data.splits.train, course.batch_rows, course.seed)
+    curves = fit_epochs(classifier, batches, data.splits.validation, course.epochs, workbench)
+    return Fitted(model=serving_model(classifier.input, classifier.output), curves=curves)

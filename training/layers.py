@@ -9,17 +9,22 @@ LEAST_CONTRAST = 16.0
 """Grey levels; a flatter picture is not stretched further, or noise would look like ink."""
 
 
-class Polarity(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Turns pictures on a bright ground over, so that x and 255 - x look the same behind it.
+class DarkGround(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Turns pictures on a bright ground over and stretches them from black to white.
 
-    Takes (rows, height, width), any dtype, values 0-255; returns float32 in [0, 1].
+    Takes (rows, height, width), any dtype, values 0-255; returns float32 in [0, 1]. The same for
+    x, 255 - x and any a * x + b that leaves enough contrast; a picture that has both black and
+    white keeps its grey levels.
     """
 
     def call(self, pictures: keras.KerasTensor) -> keras.KerasTensor:
-        """Return 255 - x where the ground is brighter than the middle, all divided by 255."""
-        pictures = ops.cast(pictures, "float32")
-        is_bright = ops.cast(_ground(pictures) > 127.5, "float32")
-        return (is_bright * 255 + (1 - 2 * is_bright) * pictures) / 255
+        """Return (x - darkest) / contrast, or (brightest - x) / contrast on a bright ground."""
+        flat, ground, _ = _with_ground(pictures)
+        darkest, brightest = (end(flat, axis=1, keepdims=True) for end in (ops.min, ops.max))
+        is_bright = ops.cast(ground * 2 > darkest + brightest, "float32")
+        start = darkest + is_bright * (brightest - darkest)
+        scale = (1 - 2 * is_bright) / ops.maximum(brightest - darkest, LEAST_CONTRAST)
+        return ops.reshape((flat - start) * scale, (-1, *pictures.shape[1:]))
 
 
 class InkOnGround(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
@@ -31,29 +36,37 @@ class InkOnGround(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
 
     def call(self, pictures: keras.KerasTensor) -> keras.KerasTensor:
         """Return (x - ground) / contrast, turned over where the ink is darker."""
-        pictures = ops.cast(pictures, "float32")
-        ink = pictures - _ground(pictures)
-        sign = ops.sign(ops.mean(ink, axis=(1, 2), keepdims=True))
-        contrast = ops.max(ops.absolute(ink), axis=(1, 2), keepdims=True)
-        return sign * ink / ops.maximum(contrast, LEAST_CONTRAST)
+        flat, ground, mean = _with_ground(pictures)
+        ink = flat - ground
+        contrast = ops.max(ops.absolute(ink), axis=1, keepdims=True)
+        scale = ops.sign(mean - ground) / ops.maximum(contrast, LEAST_CONTRAST)
+        return ops.reshape(ink * scale, (-1, *pictures.shape[1:]))
 
 
-def _ground(pictures: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the mean of the two middle edges by brightness, shape (rows, 1, 1).
+def _with_ground(
+    pictures: keras.KerasTensor,
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+    """Return pictures (rows, pixels) as float32, and of each its ground and mean, (rows, 1).
 
-    Robust to ink that touches one or two edges, and cheaper than a median of the border.
+    The ground is the mean of the two middle edges by brightness: robust to ink that touches one or
+    two of them, and cheaper than a median of the border. One product sums up all edges: in a small
+    network every operation counts.
     """
-    edges = ops.stack(
-        [
-            ops.mean(pictures[:, 0, :], axis=1),
-            ops.mean(pictures[:, -1, :], axis=1),
-            ops.mean(pictures[:, :, 0], axis=1),
-            ops.mean(pictures[:, :, -1], axis=1),
-        ],
-        axis=1,
-    )
-    outer = ops.max(edges, axis=1) + ops.min(edges, axis=1)
-    return ops.reshape((ops.sum(edges, axis=1) - outer) / 2, (-1, 1, 1))
+    height, width = pictures.shape[1:]
+    flat = ops.reshape(ops.cast(pictures, "float32"), (-1, height * width))
+    sums = ops.matmul(flat, _edges_and_mean(height, width))
+    edges, mean = sums[:, :4], sums[:, 4:]
+    outer = ops.max(edges, axis=1, keepdims=True) + ops.min(edges, axis=1, keepdims=True)
+    return flat, (ops.sum(edges, axis=1, keepdims=True) - outer) / 2, mean
+
+
+def _edges_and_mean(height: int, width: int) -> NDArray[np.float32]:
+    """Return what a flat picture is multiplied with, shape (pixels, 5)."""
+    parts = np.zeros((5, height, width), np.float32)
+    parts[0, 0, :] = parts[1, -1, :] = 1 / width
+    parts[2, :, 0] = parts[3, :, -1] = 1 / height
+    parts[4] = 1 / (height * width)
+    return parts.reshape(5, -1).T
 
 
 class Standardise(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types

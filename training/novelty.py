@@ -62,9 +62,10 @@ def with_novelty(
     layers = keras.layers
     drawn = layers.Dense(hidden, activation="relu")(layers.Dense(code)(features))
     pixels = pictures.shape[1] * pictures.shape[2]
+    # In single precision, whatever the rest is fitted in: losses are small differences.
     outputs = {
-        "joint": layers.Dense(labels + 1, name="joint")(features),
-        "redrawn": layers.Dense(pixels, name="redrawn")(drawn),
+        "joint": layers.Dense(labels + 1, dtype="float32", name="joint")(features),
+        "redrawn": layers.Dense(pixels, dtype="float32", name="redrawn")(drawn),
     }
     return keras.Model(pictures, outputs)
 
@@ -76,7 +77,9 @@ def serving_model(network: keras.Model) -> keras.Model:
     """
     joint = network.output["joint"]
     logits = joint[:, :-1]
-    none_of_these = joint[:, -1:] - ops.logsumexp(logits, axis=1, keepdims=True)
+    # log-sum-exp of the labels; by the softmax, which is one operation of a graph and not fifteen.
+    together = logits[:, :1] - ops.log_softmax(logits, axis=1)[:, :1]
+    none_of_these = joint[:, -1:] - together
     residual = Residual()(network.input, network.output["redrawn"])
     scores = ops.concatenate([none_of_these, residual], axis=1)
     return keras.Model(network.input, {"logits": logits, "novelty_scores": scores})

@@ -5,28 +5,73 @@ real outlier; and a decoder that learns to redraw the known pictures only.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from training import novelty
+from training import novelty, outliers
 from training.augmentation import Augmentation, augmented, shuffled_batches
-from training.outliers import Outliers
-from training.recipe import Split
+from training.fitting import fast_arithmetic, fit_epochs
+from training.recipe import Data, Fitted, Split, Workbench
 
 NONE_WEIGHT = 0.5  # of an outlier, beside a known row
 EVEN_WEIGHT = 0.3  # of the pull towards even probabilities, beside "none"
-TWO_LABELS_WEIGHT = 0.5
+TWO_LABELS_WEIGHT = 1.0
 DECODER_WEIGHT = 3.0
 REDRAWN_WEIGHT = 0.1  # of the share of an outlier that the decoder explains
 LEAST_DEVIATION = 0.01  # of canonical pictures; flatter outliers teach the decoder nothing
 
 
+WARM_UP_STEPS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How a network is fitted on known pictures and outliers."""
+
+    epochs: int
+    """Passes over the known pictures; the learning rate falls to nothing like a cosine."""
+
+    batch_rows: tuple[int, int]
+    """Known pictures and outliers in a batch."""
+
+    peak_rate: float
+    """Largest learning rate, reached after `WARM_UP_STEPS`."""
+
+    weight_decay: float
+    augmentation: Augmentation
+    mix: outliers.Mix
+    pool_rows: int
+    """How many outliers are made; batches draw from them."""
+
+
+def fit(
+    build: Callable[[], keras.Model], course: Course, seed: int, data: Data, workbench: Workbench
+) -> Fitted:
+    """Fit what `build` returns, a network of `novelty.with_novelty`, and return it for serving."""
+    keras.utils.set_random_seed(seed)
+    train = data.splits.train
+    steps = course.epochs * (len(train.targets) // course.batch_rows[0])
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - WARM_UP_STEPS, warmup_target=course.peak_rate, warmup_steps=WARM_UP_STEPS
+    )
+    with fast_arithmetic():
+        fitted = OpenSetFit(build())
+    fitted.compile(keras.optimizers.AdamW(rate, course.weight_decay), jit_compile=False)
+    pool = outliers.pool(train, course.mix, course.pool_rows, seed)
+    batches = open_set_batches(train, pool, course.augmentation, course.batch_rows, seed)
+    curves = fit_epochs(fitted, batches, data.splits.validation, course.epochs, workbench)
+    exact = build()
+    exact.set_weights(fitted.network.get_weights())
+    return Fitted(model=novelty.serving_model(exact), curves=curves)
+
+
 def open_set_batches(
     split: Split,
-    outliers: Outliers,
+    pool: outliers.Outliers,
     augmentation: Augmentation,
     batch_rows: tuple[int, int],
     seed: int,
@@ -37,16 +82,16 @@ def open_set_batches(
 
     Args:
         split: known pictures; an epoch sees each of them once.
-        outliers: drawn from anew for each batch.
+        pool: outliers, drawn from anew for each batch.
         augmentation: of both.
         batch_rows: known pictures and outliers in a batch.
         seed: of every draw.
     """
-    labels = outliers.guesses.shape[1]
+    labels = pool.guesses.shape[1]
     known_rows, outlier_rows = batch_rows
     is_known = tf.constant([1.0] * known_rows + [0.0] * outlier_rows)
     rows, targets = tf.constant(split.rows), tf.constant(split.targets)
-    others = [tf.constant(part) for part in outliers]
+    others = [tf.constant(part) for part in pool]
 
     def batch(draw: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         pick = tf.random.stateless_uniform((outlier_rows,), draw, 0, len(others[0]), tf.int64)

@@ -27,7 +27,10 @@ MAY_IMPORT = {
         *("service.api", "service.prediction", "service.inputs", "service.decision"),
     },
     "service.app": {"service.api", "service.prediction"},
-    "service.cli": {"service.app", "service.api", "service.prediction", "service.inputs"},
+    "service.bench": {"service.bench"},
+    "service.cli": {
+        *("service.app", "service.api", "service.prediction", "service.inputs", "service.bench"),
+    },
     "training": {
         *("training", "service.inputs", "service.runtimes", "service.decision", "service.bundle"),
     },

@@ -8,8 +8,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from training.layers import (
+    DarkGround,
     InkOnGround,
-    Polarity,
     Standardise,
     SupportVectors,
     serving_model,
@@ -31,31 +31,35 @@ def apply(layer: keras.layers.Layer, pictures: np.ndarray) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(layer(pictures)))
 
 
-@pytest.mark.parametrize("layer", [InkOnGround, Polarity])
+@pytest.mark.parametrize("layer", [InkOnGround, DarkGround])
 def test_negative_looks_the_same(layer: type[keras.layers.Layer], pictures: np.ndarray) -> None:
     plain, negative = apply(layer(), pictures), apply(layer(), 255 - pictures)
 
     assert negative == pytest.approx(plain, abs=1e-5)
 
 
+@pytest.mark.parametrize("layer", [InkOnGround, DarkGround])
 @pytest.mark.parametrize(("span", "least"), [(0.15, 0), (0.3, 100), (-0.5, 200)])
-def test_ink_looks_the_same_at_any_contrast(
-    span: float, least: float, pictures: np.ndarray
+def test_picture_looks_the_same_at_any_contrast(
+    layer: type[keras.layers.Layer], span: float, least: float, pictures: np.ndarray
 ) -> None:
     served = np.float32(least) + np.float32(span) * pictures.astype(np.float32)
 
-    assert apply(InkOnGround(), served) == pytest.approx(apply(InkOnGround(), pictures), abs=1e-4)
+    assert apply(layer(), served) == pytest.approx(apply(layer(), pictures), abs=1e-4)
 
 
-def test_flat_picture_is_not_stretched_to_noise() -> None:
+@pytest.mark.parametrize("layer", [InkOnGround, DarkGround])
+def test_flat_picture_is_not_stretched_to_noise(layer: type[keras.layers.Layer]) -> None:
     faint = np.full((1, 28, 28), 100, np.uint8)
     faint[0, 5, 5] = 101
 
-    assert np.abs(apply(InkOnGround(), faint)).max() < 0.1
+    assert np.abs(apply(layer(), faint)).max() < 0.1
 
 
-def test_picture_on_black_keeps_its_values(pictures: np.ndarray) -> None:
-    assert apply(Polarity(), pictures) == pytest.approx(pictures / 255, abs=1e-6)
+def test_picture_from_black_to_white_keeps_its_values(pictures: np.ndarray) -> None:
+    pictures[:, 10, 12] = 255
+
+    assert apply(DarkGround(), pictures) == pytest.approx(pictures / 255, abs=1e-6)
 
 
 def test_graph_is_the_support_vector_machine() -> None:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.bundle.manifest import ImageInput
 from training import novelty, open_set, outliers
 from training.augmentation import Augmentation
 from training.fitting import fit_epochs
-from training.recipe import Split, Workbench
+from training.recipe import Data, Split, Splits, Workbench
 from training.recipes import mnist
 
 # Keras 3.15 writes weights by an `__array__` that numpy 2 finds old.
@@ -123,30 +124,40 @@ def test_batches_hold_known_pictures_first_and_outliers_behind() -> None:
     assert len(list(batches(1))) == 3
 
 
-def test_fitting_tells_noise_from_known_shapes() -> None:
-    rng = np.random.default_rng(0)
+def test_what_is_served_tells_noise_from_known_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_set, "WARM_UP_STEPS", 5)
     rows = np.zeros((300, 28, 28), np.uint8)
     targets = np.arange(300) % LABELS
     for label in range(LABELS):
         rows[targets == label, 4:24, 4 + 8 * label : 8 + 8 * label] = 255
     split = Split(rows, targets)
-    mix = outliers.Mix(shares={"noise": 1}, labels=LABELS, turns={})
-    pool = outliers.pool(split, mix, 300, seed=1)
-    batches = open_set.open_set_batches(split, pool, Augmentation(noise=5), (50, 50), seed=1)
-    fitted = open_set.OpenSetFit(tiny_network())
-    fitted.compile(keras.optimizers.Adam(0.01), jit_compile=False)
+    course = open_set.Course(
+        epochs=8,
+        batch_rows=(50, 50),
+        peak_rate=0.01,
+        weight_decay=0.0,
+        augmentation=Augmentation(noise=5),
+        mix=outliers.Mix(shares={"noise": 1}, labels=LABELS, turns={}),
+        pool_rows=300,
+    )
+    data = Data(
+        splits=Splits(train=split, validation=split),
+        input=ImageInput(height=28, width=28, channels=1),
+        sha256={},
+        mixture="shapes",
+    )
 
-    for epoch in range(8):
-        history = fitted.fit(
-            batches(epoch), validation_data=(rows, targets), shuffle=False, verbose=0
-        ).history
+    fitted = open_set.fit(tiny_network, course, 1, data, Workbench(tmp_path))
 
-    serving = novelty.serving_model(fitted.network)
-    known = np.asarray(serving(rows)["novelty_scores"])
-    strange = np.asarray(serving(rng.integers(0, 256, (50, 28, 28), np.uint8))["novelty_scores"])
-    assert history["val_accuracy"] == [1.0]
-    assert known[:, 0].max() < strange[:, 0].min()
-    assert known[:, 1].max() < strange[:, 1].min()
+    noise = np.random.default_rng(0).integers(0, 256, (50, 28, 28), np.uint8)
+    known = {name: np.asarray(values) for name, values in fitted.model(rows).items()}
+    strange = np.asarray(fitted.model(noise)["novelty_scores"])
+    assert (known["logits"].argmax(axis=1) == targets).all()
+    assert known["logits"].dtype == np.float32  # whatever it was fitted in
+    assert (known["novelty_scores"].max(axis=0) < strange.min(axis=0)).all()
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_interrupted_fit_carries_on_with_the_same_weights(tmp_path: Path) -> None:

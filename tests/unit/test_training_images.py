@@ -4,6 +4,7 @@ import gzip
 import hashlib
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from training import images
@@ -66,3 +67,18 @@ def test_low_contrast_keeps_its_range() -> None:
 
     assert (flat.min(), flat.max()) == (90, 166)
     assert (negative.min(), negative.max()) == (88, 165)
+
+
+def test_picture_and_its_mirror_image_get_the_mean_of_both() -> None:
+    pictures = keras.Input((4, 4), dtype="uint8")
+    weights = np.arange(32, dtype=np.float32).reshape(16, 2)
+    flat = keras.ops.reshape(keras.ops.cast(pictures, "float32"), (-1, 16))
+    one_way = keras.Model(pictures, {"logits": keras.ops.matmul(flat, weights)})
+    rows = np.random.default_rng(0).integers(0, 256, (5, 4, 4)).astype(np.uint8)
+
+    seen = images.both_ways(one_way)(rows)["logits"]
+    mirrored = images.both_ways(one_way)(rows[:, :, ::-1].copy())["logits"]
+
+    expected = (one_way(rows)["logits"] + one_way(rows[:, :, ::-1].copy())["logits"]) / 2
+    np.testing.assert_allclose(seen, expected, rtol=1e-6)
+    np.testing.assert_allclose(mirrored, expected, rtol=1e-6)
