@@ -115,7 +115,10 @@ class Judge:
         self._alone = [[label] for label in manifest.labels]
         limits = _candidate_limits(manifest.conformal, len(manifest.labels))
         self._least_candidates = 1 - np.array(limits)
+        self._least_of_candidates = self._least_candidates.tolist()
         self._policy = manifest.policy
+        # Compared with what is not rounded: the least number that would be rounded up to it.
+        self._enough = manifest.policy.ambiguity_mass - 0.5 * 10**-DECIMALS
         self._floor = floor or Floor()
         self.default_terms = _default_terms(manifest.policy, self._floor)
 
@@ -161,15 +164,7 @@ class Judge:
         return [
             Row(label, share, p, shares, self._alone[label], is_ambiguous=False, is_finite=finite)
             if alone
-            else Row(
-                label,
-                share,
-                p,
-                shares,
-                self.candidates(probabilities[number]),
-                self._is_ambiguous(probabilities[number]),
-                finite,
-            )
+            else Row(label, share, p, shares, *self._weigh(probabilities[number].tolist()), finite)
             for number, (label, share, p, shares, alone, finite) in enumerate(rows)
         ]
 
@@ -214,22 +209,20 @@ class Judge:
         Args:
             probabilities: shape (labels,), of one row of an assessment.
         """
-        order = np.argsort(-probabilities, kind="stable").tolist()
-        enough = self._policy.ambiguity_mass
+        return self._weigh(probabilities.tolist())[0]
+
+    def _weigh(self, values: list[float]) -> tuple[list[str], bool]:
+        """Return the candidates of a row, and whether it is ambiguous."""
+        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)
         chosen: list[str] = []
         mass = 0.0
         for label in order:
-            is_likely = probabilities[label] >= self._least_candidates[label]
-            if not chosen or round(mass, DECIMALS) < enough or is_likely:
+            value = values[label]
+            if not chosen or mass < self._enough or value >= self._least_of_candidates[label]:
                 chosen.append(self.labels[label])
-            mass += probabilities[label]
-        return chosen
-
-    def _is_ambiguous(self, probabilities: NDArray[np.float64]) -> bool:
-        """Two labels share almost all probability, and neither has almost all of it."""
-        second, first = np.partition(probabilities, -2)[-2:].tolist()
-        enough = self._policy.ambiguity_mass
-        return bool(round(first + second, DECIMALS) >= enough > round(first, DECIMALS))
+            mass += value
+        first, second = values[order[0]], values[order[1]]
+        return chosen, first + second >= self._enough > first
 
     def _certified_terms(self, max_error: float) -> Terms:
         rows = [row for row in self._policy.table if row.max_error <= max_error]
