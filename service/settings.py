@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     max_picture_side: int = Field(default=16_384, ge=64, le=65_535)
     """Longest side of one picture, in pixels."""
 
-    max_batch_rows: int = Field(default=64, ge=1, le=65_536)
+    max_batch_rows: int = Field(default=32, ge=1, le=65_536)
     """Most rows of one run of a graph."""
 
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)

@@ -199,7 +199,7 @@ def test_mean_of_two_digits_is_rarely_answered(served: httpx.Client) -> None:
 
     answered = [pair for pair, each in zip(pairs, found, strict=True) if each["label"]]
     # Of eight digits, one may cover most others: far above the tenth that is the goal of thousands.
-    assert len(answered) <= len(pairs) / 3
+    assert len(answered) <= len(pairs) / 5
 
 
 @pytest.mark.parametrize(("review", "label"), REVIEWS)
