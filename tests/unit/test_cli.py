@@ -107,7 +107,7 @@ def test_check_lists_models_settings_and_posture(
 
     assert result.exit_code == 0
     assert re.search(r"fruit.*onnx.*1\.0%.*certified", result.stdout)
-    assert "DUNNO_MAX_BATCH_ROWS=64" in result.stdout
+    assert "DUNNO_MAX_BATCH_ROWS=32" in result.stdout
     assert "warning: listening on 0.0.0.0" in result.stdout
     assert "all bundles match" in result.stdout
 
