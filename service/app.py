@@ -23,7 +23,7 @@ from service.api import probes
 from service.api.fastlane import Fastlane
 from service.api.middleware import RequestIds
 from service.api.native import add_predict
-from service.api.problems import MEDIA_TYPE, headers_of, problem, problem_of, status_of
+from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.errors import BundleError, DunnoError
 from service.prediction import Catalogue, load_catalogue
 from service.prediction.catalogue import runtime_threads
@@ -124,9 +124,8 @@ def _request_id(request: Request) -> str:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, DunnoError)  # noqa: S101  registered for nothing else
-    headers = {name.decode(): value.decode() for name, value in headers_of(error)}
-    content = problem_of(error, _request_id(request))
-    return Response(content, status_of(error), headers, MEDIA_TYPE.decode())
+    status, headers, content = refusal(error, _request_id(request))
+    return Response(content, status, {name.decode(): value.decode() for name, value in headers})
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

@@ -47,6 +47,14 @@ def flat(least: int, span: float) -> Condition:
     return apply
 
 
+SERVED: Mapping[str, Condition] = {
+    "inverted": inverted,
+    "low_contrast": flat(90, 0.3),
+    "low_contrast_inverted": flat(165, -0.3),
+}
+"""Conditions that pictures are served under besides the data set's own, by name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
     """Which conditions the rows of validation and calibration are served under."""

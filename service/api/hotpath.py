@@ -138,7 +138,6 @@ class _Exchange:
 
     __slots__ = (
         "_decode_s",
-        "_is_done",
         "_job",
         "_lane",
         "_protocol",
@@ -155,7 +154,6 @@ class _Exchange:
     def __init__(self, protocol: HotProtocol, *, keep_alive: bool) -> None:
         self._protocol = protocol
         self._started_s = time.perf_counter()
-        self._is_done = False
         # What uvicorn reads and writes.
         self.keep_alive = keep_alive
         self.response_complete = False
@@ -205,7 +203,7 @@ class _Exchange:
 
     def leave(self) -> None:
         """The caller hung up."""
-        if self._is_done:
+        if self.response_complete:
             return
         self._finish()
         self.disconnected = True
@@ -216,7 +214,7 @@ class _Exchange:
 
     def done(self) -> bool:
         """Whether nothing is needed any more."""
-        return self._is_done
+        return self.response_complete
 
     def cancelled(self) -> bool:
         """Whether the caller hung up."""
@@ -275,7 +273,6 @@ class _Exchange:
         protocol.on_response_complete()
 
     def _finish(self) -> None:
-        self._is_done = True
         self.response_complete = True
         self._lane.inflight.dec()
 

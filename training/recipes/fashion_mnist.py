@@ -35,23 +35,18 @@ LABELS = (
 
 # --- Data -------------------------------------------------------------------------------------
 
-CONDITIONS: Mapping[str, images.Condition] = {
-    "inverted": images.inverted,
-    "low_contrast": images.flat(90, 0.3),
-    "low_contrast_inverted": images.flat(165, -0.3),
-}
 # The data set's pictures are negatives of shop photographs: what people send is the inverse.
 MIXTURE = images.Mixture(
     words="a quarter each as Fashion-MNIST has them, on black, inverted, on white, and either in "
     "low contrast",
-    conditions=(images.clean, *CONDITIONS.values()),
+    conditions=(images.clean, *images.SERVED.values()),
 )
 LECTURE_MIXTURE = images.Mixture(words="as Fashion-MNIST has them", conditions=(images.clean,))
 
 
 def load(folder: Path, mixture: images.Mixture = MIXTURE) -> Data:
     """Return the official files, split 50,000 + 5,000 + 5,000 + 10,000, and outliers."""
-    data = images.load(folder, FASHION_MNIST, mixture, CONDITIONS, SEED)
+    data = images.load(folder, FASHION_MNIST, mixture, images.SERVED, SEED)
     return replace(data, outliers=outlier_families(folder))
 
 

@@ -25,14 +25,9 @@ LABELS = tuple("0123456789")
 
 # --- Data -------------------------------------------------------------------------------------
 
-CONDITIONS: Mapping[str, images.Condition] = {
-    "inverted": images.inverted,
-    "low_contrast": images.flat(90, 0.3),
-    "low_contrast_inverted": images.flat(165, -0.3),
-}
 MIXTURE = images.Mixture(
     words="a quarter each as MNIST has them, light on dark, inverted, and either in low contrast",
-    conditions=(images.clean, *CONDITIONS.values()),
+    conditions=(images.clean, *images.SERVED.values()),
 )
 LECTURE_MIXTURE = images.Mixture(words="as MNIST has them", conditions=(images.clean,))
 # 0, 1 and 8 stay what they are when they are turned by a quarter.
@@ -41,7 +36,7 @@ TURNED_LABELS = (2, 3, 4, 5, 6, 7, 9)
 
 def load(folder: Path, mixture: images.Mixture = MIXTURE) -> Data:
     """Return the official files, split 50,000 + 5,000 + 5,000 + 10,000, and outliers."""
-    data = images.load(folder, MNIST, mixture, CONDITIONS, SEED)
+    data = images.load(folder, MNIST, mixture, images.SERVED, SEED)
     test = data.splits.test
     return replace(data, outliers=outlier_families(folder, test) if test else {})
 
