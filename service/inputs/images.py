@@ -10,6 +10,7 @@ import io
 import struct
 
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -42,6 +43,7 @@ LARGEST_PIXEL = 255
 SPARE = 4  # a picture is shrunk to no less than so many times the model's size before it is fitted
 
 _PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # few bytes that unpack to many
+_TELLING_CHUNKS = (b"tRNS", b"eXIf", b"acTL")  # transparent, turned, or one of several
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -57,6 +59,7 @@ class ImageDecoder:
         self._is_whole = self._dtype.kind in "ui"
         self._limits = limits
         self._empty = np.empty((0, *self._shape), self._dtype)
+        self._png = _PlainPng(declared)
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether decoding is quick enough for the event loop."""
@@ -162,8 +165,45 @@ class ImageDecoder:
         return valid
 
     def _row_of_picture(self, content: bytes, place: str, budget: "_Budget") -> NDArray[np.generic]:
+        if self._png.is_of(content):
+            budget.spend(self._png.size, place)
+            pixels = self._png.read(content)
+            if pixels is not None:
+                return pixels.astype(self._dtype, copy=False)
         picture = _read_picture(content, self._declared, budget, place)
         return fitted(picture, self._declared).astype(self._dtype, copy=False)
+
+
+class _PlainPng:
+    """PNGs that are, pixel for pixel, what the model takes: the most common picture of all.
+
+    A decoder without a layer in Python reads them in a tenth of the time. Whatever is odd about one
+    is left to Pillow, so that there is one place that decides what a picture may be.
+    """
+
+    def __init__(self, declared: ImageInput) -> None:
+        self.size = (declared.width, declared.height)
+        self._shape = row_shape(declared)
+        self._is_grey = declared.channels == 1
+        colour = 0 if self._is_grey else 2
+        header = struct.pack(">IIBBBBB", *self.size, 8, colour, 0, 0, 0)
+        self._start = _PNG_SIGNATURE + struct.pack(">I", len(header)) + b"IHDR" + header
+
+    def is_of(self, content: bytes) -> bool:
+        """Tell whether a picture's header says that it is one, and nothing else changes it."""
+        return content.startswith(self._start) and not any(
+            map(content.__contains__, _TELLING_CHUNKS)
+        )
+
+    def read(self, content: bytes) -> NDArray[np.uint8] | None:
+        """Return its pixels, in the shape of a row, or None if it is damaged."""
+        try:
+            pixels: NDArray[np.uint8] = decode_image_png_u8(
+                content, self._shape[:2], "mono" if self._is_grey else "rgb"
+            )
+        except Exception:  # noqa: BLE001  it raises nothing more special
+            return None
+        return pixels.reshape(self._shape)
 
 
 class _Budget:

@@ -44,6 +44,7 @@ ONLY_IN = {
     "tensorflow": ("service/runtimes/tensorflow.py", "training/"),
     "keras": ("training/",),
     "PIL": ("service/inputs/images.py", "training/"),
+    "kornia_rs": ("service/inputs/images.py",),
     "prometheus_client": ("service/telemetry/", "service/api/probes.py"),
     "training": ("training/",),
     "scipy": ("training/",),

@@ -146,12 +146,22 @@ def test_palette_with_transparency_is_understood(decoder: ImageDecoder) -> None:
     assert (row[0, 0], row[4, 4]) == (255, 20)
 
 
-def test_picture_is_turned_as_its_exif_says(decoder: ImageDecoder) -> None:
+def test_grey_that_is_transparent_is_understood(decoder: ImageDecoder) -> None:
+    picture = Image.new("L", (SIDE, SIDE), 0)
+    picture.paste(20, (2, 2, 6, 6))
+
+    row = decoder.decode(png(picture, transparency=0)).rows[0]
+
+    assert (row[0, 0], row[4, 4]) == (255, 20)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_picture_is_turned_as_its_exif_says(decoder: ImageDecoder, file_format: str) -> None:
     picture = Image.new("L", (SIDE, SIDE), 0)
     picture.paste(255, (0, 0, SIDE, SIDE // 2))
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter: its top is at the right
-    content = encoded(picture, "JPEG", exif=exif, quality=95)
+    content = encoded(picture, file_format, exif=exif, quality=95)
 
     row = decoder.decode(Payload(content, "image/jpeg")).rows[0].astype(int)
 
@@ -339,6 +349,31 @@ def test_damaged_picture_is_a_row_or_a_client_error(data: st.DataObject) -> None
         return
 
     assert rows.shape == (1, SIDE, SIDE)
+
+
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from([1, 3]))
+def test_plain_png_is_read_as_pillow_reads_it_damaged_or_not(
+    data: st.DataObject, channels: int
+) -> None:
+    declared = ImageInput(height=SIDE, width=SIDE, channels=channels)
+    shape = (SIDE, SIDE) if channels == 1 else (SIDE, SIDE, channels)
+    size = SIDE * SIDE * channels
+    pixels = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), np.uint8)
+    content = bytearray(encoded(Image.fromarray(pixels.reshape(shape))))
+    after_header = 33
+    for _ in range(data.draw(st.integers(0, 2))):
+        place = data.draw(st.integers(after_header, len(content) - 1))
+        content[place : place + 1] = data.draw(st.binary(max_size=2))
+    payload = Payload(bytes(content), "image/png")
+
+    try:
+        row = ImageDecoder(declared, "uint8", LIMITS).decode(payload).rows[0]
+        expected = np.asarray(Image.open(io.BytesIO(content)))
+    except (ClientError, OSError, SyntaxError):
+        return
+
+    np.testing.assert_array_equal(row, expected)
 
 
 def test_other_media_types_are_refused(decoder: ImageDecoder) -> None:
