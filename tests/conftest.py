@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -54,10 +55,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Server:
     """A real server on a free port, in a thread of this process."""
 
-    def __init__(self, settings: Settings, http: type[asyncio.Protocol]) -> None:
+    def __init__(self, settings: Settings, http: type[asyncio.Protocol], **options: Any) -> None:
         app = create_app(settings)
         config = uvicorn.Config(
-            app, port=0, log_config=None, http=http, loop="uvloop", proxy_headers=False
+            app, port=0, log_config=None, http=http, loop="uvloop", proxy_headers=False, **options
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)

@@ -11,6 +11,7 @@ Sketched as the fastest design in our comparison (`load_tests/README.md`): Pytho
 on carrying a small request through ASGI than on answering it.
 """
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -49,9 +50,13 @@ class HotProtocol(HttpToolsProtocol):
         self._lane = lane if isinstance(lane, Fastlane) and lane.may_be_hot else None
         # Pieces of the body of a request that may be answered here; None: it is not for us.
         self._held: list[bytes] | None = None
+        # Since when the connection waits for its next request; None while one comes or is answered.
+        self._idle_since_s: float | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; a request of which more has to come is not for us."""
+        self._idle_since_s = None
         super().data_received(data)
         if self._held is not None and not self.transport.is_closing():
             self._let_go()
@@ -109,7 +114,35 @@ class HotProtocol(HttpToolsProtocol):
         """Take the rows of a caller who hung up out of the queue."""
         if isinstance(self.cycle, _Exchange):
             self.cycle.leave()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         super().connection_lost(exc)
+
+    def on_answered(self) -> None:
+        """Do what `on_response_complete` does, without a new timer for each request.
+
+        One timer is enough: when it goes off, it is seen how long the connection has been idle.
+        """
+        if self.pipeline or self.flow.read_paused or self.transport.is_closing():
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self._idle_since_s = self.loop.time()
+        if self._idle_timer is None:
+            self._watch_idleness(self.timeout_keep_alive)
+
+    def _watch_idleness(self, seconds: float) -> None:
+        self._idle_timer = self.loop.call_later(seconds, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since_s is None:
+            return  # the next answer begins anew
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._watch_idleness(left_s)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _let_go(self) -> None:
         """Begin as uvicorn would have, with what was held back."""
@@ -270,7 +303,7 @@ class _Exchange:
         self._finish()
         if not self.keep_alive:
             protocol.transport.close()
-        protocol.on_response_complete()
+        protocol.on_answered()
 
     def _finish(self) -> None:
         self.response_complete = True

@@ -217,7 +217,7 @@ class Predictor:
         expected = (len(rows), len(self.manifest.labels))
         if outputs.logits.shape != expected or len(outputs.novelty_scores) != len(rows):
             raise RunFailed(f"logits have shape {outputs.logits.shape}, not {expected}")
-        return self.judge.rows(self.judge.assess(*outputs))
+        return self.judge.assess_rows(*outputs)
 
     def answers(self, rows: Sequence[Row], terms: Terms) -> list[Answer | DunnoError]:
         """Return the answers to assessed rows, and count them.

@@ -21,7 +21,8 @@ class OnnxRuntime:
     def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
         graph = bundle.manifest.graph
         self._input_name = graph.input.name
-        self._output_names = [tensor.name for tensor in graph.outputs]
+        names = {tensor.name for tensor in graph.outputs}
+        self._output_names = [name for name in Outputs._fields if name in names]
         providers = _providers(options.device)
         self._session = _create_session(bundle, options.threads, providers)
         on_cuda = self._session.get_providers()[0] == "CUDAExecutionProvider"
@@ -35,12 +36,10 @@ class OnnxRuntime:
 
     def run(self, rows: NDArray[np.generic]) -> Outputs:
         """Return the outputs for `rows`; see `Runtime.run`."""
-        values = self._session.run(self._output_names, {self._input_name: rows})
-        by_name = dict(zip(self._output_names, values, strict=True))
-        return Outputs(
-            by_name["logits"],
-            by_name.get("novelty_scores", np.empty((len(rows), 0), np.float32)),
-        )
+        outputs = self._session.run(self._output_names, {self._input_name: rows})
+        if len(outputs) < len(Outputs._fields):
+            outputs.append(np.empty((len(rows), 0), np.float32))
+        return Outputs(*outputs)
 
 
 def _create_session(

@@ -1,9 +1,16 @@
 """What happens on a connection, byte by byte: the same, whoever answers on it."""
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from conftest import Server
 from connections import BODY, Connection, request
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.api.hotpath import HotProtocol
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -21,6 +28,21 @@ def test_connection_is_kept_for_the_next_request(connection: Connection) -> None
 
         assert status == 200
         assert headers["x-request-id"] == content["request_id"] == f"call-{number}"
+
+
+@pytest.mark.parametrize("http", [HttpToolsProtocol, HotProtocol], ids=["asgi", "hot"])
+def test_connection_is_closed_once_it_was_idle_for_long_enough(
+    models: Path, http: type[HttpToolsProtocol]
+) -> None:
+    with Server(Settings(models=models), http, timeout_keep_alive=0.4) as address:
+        connection = Connection(address)
+        for _ in range(4):
+            time.sleep(0.2)
+            connection.send(request())
+            assert connection.response()[0] == 200
+
+        assert connection.is_closed()
+        connection.close()
 
 
 def test_requests_that_come_together_are_answered_in_their_order(connection: Connection) -> None:

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "service.settings": set(),
     "service.telemetry": set(),
     "service.bundle": {"service.bundle"},
-    "service.decision": {"service.bundle"},
+    "service.decision": {"service.decision", "service.bundle"},
     "service.runtimes": {"service.runtimes", "service.bundle", "service.decision"},
     "service.inputs": {"service.inputs", "service.bundle"},
     "service.batching": {

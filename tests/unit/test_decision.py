@@ -3,14 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import certified_policy, conformal_limits, fruit_bundle, novelty_tables
+from bundles import FRUIT, certified_policy, conformal_limits, fruit_bundle, novelty_tables
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from service.bundle.manifest import PowerMap, TailTable, TemperatureScaling
+from service.bundle.manifest import Manifest, PowerMap, TailTable, TemperatureScaling
 from service.decision import Answered, Assessment, Floor, Judge, Terms, Unknown, calibrated, tail
 from service.errors import OptionInvalid, RiskNotCertifiable
 
@@ -21,6 +21,13 @@ NOVEL = 10.0
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return fruit_bundle(
+        tmp_path_factory.mktemp("models"), conformal=conformal_limits(len(FRUIT))
+    ).manifest
 
 
 def judge(models: Path, floor: Floor | None = None, **changes: Any) -> Judge:
@@ -240,3 +247,29 @@ def test_novelty_p_combines_scores_by_fishers_method(models: Path) -> None:
 
     assert assessment.novelty_p is not None
     assert assessment.novelty_p.tolist() == [1.0, 0.001]
+
+
+EIGHTHS = st.integers(-400, 400).map(lambda number: number / 8)
+STRANGE = st.sampled_from([np.nan, np.inf, -np.inf, 3e38, -3e38])
+NUMBERS = st.one_of(EIGHTHS, EIGHTHS, EIGHTHS, EIGHTHS, STRANGE)
+
+
+@given(has_two_labels=st.booleans(), has_novelty=st.booleans(), data=st.data())
+def test_few_rows_are_assessed_as_many_are(
+    manifest: Manifest, *, has_two_labels: bool, has_novelty: bool, data: st.DataObject
+) -> None:
+    changes: dict[str, Any] = {"novelty": novelty_tables() if has_novelty else None}
+    if has_two_labels:
+        power = PowerMap(a=1.3, b=-0.2, gamma=1.7, split="validation", n=1)
+        changes |= {"labels": ("apple", "pear"), "conformal": None, "calibration": power}
+    judge = Judge(manifest.model_copy(update=changes))
+    shape = (data.draw(st.integers(1, 4)), len(judge.labels))
+    drawn = data.draw(arrays(np.float32, shape, elements=NUMBERS))
+    scores = data.draw(arrays(np.float32, (shape[0], int(has_novelty)), elements=NUMBERS))
+
+    few = judge.assess_rows(drawn, scores)
+
+    with np.errstate(over="ignore"):
+        many = judge.rows(judge.assess(drawn, scores))
+    assert [row.is_finite for row in few] == [row.is_finite for row in many]
+    assert [row for row in few if row.is_finite] == [row for row in many if row.is_finite]

@@ -1,12 +1,4 @@
-"""Logits and novelty scores become verdicts: pure numpy, no clock, no queue.
-
-Two steps, because a batch holds rows of many callers: `Judge.assess` and `Judge.rows` depend only
-on the model and run once for the batch; `Judge.verdict` depends on the caller's terms, and only
-compares numbers that are there already.
-
-Every comparison with a threshold happens in float64 after rounding to 1e-6, so that the last bits
-by which batch sizes and runtimes differ do not turn a verdict.
-"""
+"""From the outputs of a model's graph to verdicts, by its manifest and the operator."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,18 +6,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.manifest import (
-    Calibration,
-    Conformal,
-    Manifest,
-    Novelty,
-    Policy,
-    PowerMap,
-    TailTable,
-)
+from service.bundle.manifest import Conformal, Manifest, Policy
+from service.decision.arrays import DECIMALS, Assessment, Tails, calibrated, finite_rows
+from service.decision.single import SingleRow, rounded_all
 from service.errors import OptionInvalid, RiskNotCertifiable
 
-DECIMALS = 6
+FEW_NUMBERS = 64
+"""Up to so many logits, rows are assessed one by one: NumPy spends 25 us on its calls alone."""
 
 Reason = Literal["out_of_distribution", "ambiguous", "low_confidence"]
 GuaranteeStatus = Literal["certified", "cross_fitted", "uncertified"]
@@ -48,23 +35,6 @@ Verdict = Answered | Unknown
 _NOVEL = Unknown("out_of_distribution")
 _AMBIGUOUS = Unknown("ambiguous")
 _UNSURE = Unknown("low_confidence")
-
-
-@dataclass(frozen=True, slots=True)
-class Assessment:
-    """What the model makes of each row, whoever asks; arrays are (rows, ...), float64."""
-
-    probabilities: NDArray[np.float64]
-    """Shape (rows, labels), calibrated, each row summing to 1 within 1e-6."""
-
-    confidence: NDArray[np.float64]
-    """Shape (rows,), the largest probability."""
-
-    novelty_p: NDArray[np.float64] | None
-    """Shape (rows,), near 0 on novel input; None: the model measures no novelty."""
-
-    finite: NDArray[np.bool_]
-    """Shape (rows,), False where the graph returned NaN or infinity: there is no verdict."""
 
 
 class Row(NamedTuple):
@@ -110,17 +80,49 @@ class Judge:
         self.labels = manifest.labels
         self.policy_id = manifest.policy_id
         self._calibration = manifest.calibration
-        self._tails = None if manifest.novelty is None else _Tails(manifest.novelty)
+        self._tails = None if manifest.novelty is None else Tails(manifest.novelty)
+        self._single = SingleRow(manifest.calibration, manifest.novelty)
         self._answers = [Answered(label) for label in manifest.labels]
         self._alone = [[label] for label in manifest.labels]
         limits = _candidate_limits(manifest.conformal, len(manifest.labels))
         self._least_candidates = 1 - np.array(limits)
-        self._least_of_candidates = self._least_candidates.tolist()
+        self._least_of_candidates: list[float] = self._least_candidates.tolist()
+        self._least_of_any = min(self._least_of_candidates)
         self._policy = manifest.policy
         # Compared with what is not rounded: the least number that would be rounded up to it.
         self._enough = manifest.policy.ambiguity_mass - 0.5 * 10**-DECIMALS
         self._floor = floor or Floor()
         self.default_terms = _default_terms(manifest.policy, self._floor)
+
+    def assess_rows(
+        self, logits: NDArray[np.float32], novelty_scores: NDArray[np.float32]
+    ) -> list[Row]:
+        """Return `rows(assess(...))`, in the way that is quickest for so many rows."""
+        if logits.size > FEW_NUMBERS:
+            return self.rows(self.assess(logits, novelty_scores))
+        rows: list[Row] = []
+        for pair in zip(logits.tolist(), novelty_scores.tolist(), strict=True):
+            row = self._row(*pair)
+            if row is None:
+                return self.rows(self.assess(logits, novelty_scores))
+            rows.append(row)
+        return rows
+
+    def _row(self, logits: list[float], scores: list[float]) -> Row | None:
+        """Return what `rows` does, for one row; None if a number is not finite."""
+        assessed = self._single.assess(logits, scores)
+        if assessed is None:
+            return None
+        probabilities, novelty_p = assessed
+        shares = rounded_all(probabilities)
+        likeliest = max(probabilities)
+        best = probabilities.index(likeliest)
+        confidence = shares[best]
+        if confidence >= self._policy.ambiguity_mass and 1 - likeliest < self._least_of_any:
+            candidates, is_ambiguous = self._alone[best], False
+        else:
+            candidates, is_ambiguous = self._weigh(probabilities)
+        return Row(best, confidence, novelty_p, shares, candidates, is_ambiguous, is_finite=True)
 
     def assess(
         self, logits: NDArray[np.float32], novelty_scores: NDArray[np.float32]
@@ -131,9 +133,9 @@ class Judge:
             logits: shape (rows, labels); rows that are not finite are marked, not raised.
             novelty_scores: shape (rows, scores), in the order of the manifest's names.
         """
-        finite = _finite_rows(logits)
+        finite = finite_rows(logits)
         if self._tails is not None:
-            finite &= _finite_rows(novelty_scores)
+            finite &= finite_rows(novelty_scores)
         if not finite.all():
             logits, novelty_scores = np.nan_to_num(logits), np.nan_to_num(novelty_scores)
         novelty_p = None
@@ -254,68 +256,6 @@ class Floor:
 
     allow_looser: bool = False
     """Whether a request may ask for less than the default."""
-
-
-def calibrated(logits: NDArray[np.floating], calibration: Calibration) -> NDArray[np.float64]:
-    """Return calibrated probabilities, shape (rows, labels), each row summing to 1.
-
-    Args:
-        logits: shape (rows, labels), finite.
-        calibration: fitted on a split that trained nothing.
-
-    Temperature scaling: Guo et al. 2017, section 4.2.
-    """
-    if isinstance(calibration, PowerMap):
-        return _power_mapped(logits, calibration)
-    scaled = logits.astype(np.float64) / calibration.temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    np.exp(scaled, out=scaled)
-    scaled /= scaled.sum(axis=1, keepdims=True)
-    return scaled
-
-
-def _power_mapped(logits: NDArray[np.floating], power: PowerMap) -> NDArray[np.float64]:
-    margin = logits[:, 1].astype(np.float64) - logits[:, 0]
-    mapped = power.a * np.sign(margin) * np.abs(margin) ** power.gamma + power.b
-    second = 1 / (1 + np.exp(-np.clip(mapped, -700, 700)))
-    return np.stack([1 - second, second], axis=1)
-
-
-def _finite_rows(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(values), axis=1)
-    return finite
-
-
-def tail(scores: NDArray[np.floating], table: TailTable) -> NDArray[np.float64]:
-    """Return P(score on familiar rows >= `scores`), interpolated in the logarithm of the tail."""
-    values, log_tails = _arrays(table)
-    return _tail(scores, values, log_tails)
-
-
-class _Tails:
-    """The tables of `Novelty` as arrays, made once."""
-
-    def __init__(self, novelty: Novelty) -> None:
-        self._tables = [_arrays(table) for table in novelty.tables]
-        self._combined = _arrays(novelty.combined)
-
-    def p_values(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return one p-value a row, uniform on familiar rows; Fisher's method."""
-        fisher = np.zeros(len(scores))
-        for column, (values, log_tails) in enumerate(self._tables):
-            fisher -= np.interp(scores[:, column], values, log_tails)
-        return _tail(fisher, *self._combined)
-
-
-def _tail(
-    scores: NDArray[np.floating], values: NDArray[np.float64], log_tails: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    tails: NDArray[np.float64] = np.exp(np.interp(scores, values, log_tails))
-    return tails
-
-
-def _arrays(table: TailTable) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return np.array(table.values), np.log(table.tails)
 
 
 def _candidate_limits(conformal: Conformal | None, labels: int) -> list[float]:
