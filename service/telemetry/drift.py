@@ -5,8 +5,10 @@ capital passes `ALARM` with probability 1 / ALARM at most, ever, while nothing d
 compare what the last rows looked like with the reference profile of the manifest.
 """
 
-import math
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 ALARM = 1000.0
 """Capital at which drift is called proven; one false alarm in a thousand deployments."""
@@ -47,56 +49,61 @@ class Martingale:
         """How much the evidence against "nothing drifts" has won, in units of the stake."""
         return self._sleeping + self._betting
 
-    def bet(self, novelty_p: float) -> bool:
+    def bet(self, payout: float) -> bool:
         """Bet on one row and return whether drift is proven; if so, begin anew.
 
         Args:
-            novelty_p: uniform in (0, 1] on familiar rows.
+            payout: of the row, from `payouts`.
         """
         share = 1 / (self._rows + PATIENCE_ROWS)
         self._rows += 1
         woken = self._sleeping * share
         self._sleeping -= woken
-        self._betting = (self._betting + woken) * payout(novelty_p)
+        self._betting = (self._betting + woken) * payout
         if self.capital < ALARM:
             return False
         self._begin()
         return True
 
 
-def payout(novelty_p: float) -> float:
-    """Return what a bet of 1 pays; its mean over uniform p-values is 1."""
-    p = max(novelty_p, LEAST_P)
-    return math.fsum(exponent * p ** (exponent - 1) for exponent in EXPONENTS) / len(EXPONENTS)
+def payouts(novelty_p: ArrayLike) -> NDArray[np.float64]:
+    """Return what a bet of 1 pays on each row; its mean over uniform p-values is 1.
+
+    Args:
+        novelty_p: shape (rows,), uniform in (0, 1] on familiar rows.
+    """
+    p = np.maximum(np.asarray(novelty_p, np.float64), LEAST_P)
+    exponents = np.array(EXPONENTS)
+    pays: NDArray[np.float64] = (exponents * p[:, None] ** (exponents - 1)).mean(axis=1)
+    return pays
 
 
 class Window:
     """Shares of the last rows by bin, and how far they are from the reference."""
 
     def __init__(self, reference: Sequence[float]) -> None:
-        self._reference = reference
-        self._recent = [0] * len(reference)
-        self._before = [0] * len(reference)
+        self._reference = np.array(reference)
+        self._recent = np.zeros(len(reference), np.int64)
+        self._before = np.zeros(len(reference), np.int64)
         self._recent_rows = 0
 
-    def count(self, position: int) -> None:
-        """Count one row in a bin."""
-        self._recent[position] += 1
-        self._recent_rows += 1
-        if self._recent_rows == WINDOW_ROWS:
-            self._before, self._recent = self._recent, [0] * len(self._reference)
-            self._recent_rows = 0
+    def count(self, bins: NDArray[np.int64]) -> None:
+        """Count rows by their bins, shape (rows,)."""
+        while len(bins):
+            now, bins = np.split(bins, [WINDOW_ROWS - self._recent_rows])
+            self._recent = self._recent + np.bincount(now, minlength=len(self._reference))
+            self._recent_rows += len(now)
+            if self._recent_rows == WINDOW_ROWS:
+                self._before, self._recent = self._recent, np.zeros_like(self._recent)
+                self._recent_rows = 0
 
     def distance(self) -> float:
         """Return the total variation distance to the reference, 0 to 1; 0 for too few rows."""
-        counts = [new + old for new, old in zip(self._recent, self._before, strict=True)]
-        rows = sum(counts)
+        counts = self._recent + self._before
+        rows = int(counts.sum())
         if rows < FEWEST_ROWS:
             return 0.0
-        differences = (
-            abs(count / rows - share) for count, share in zip(counts, self._reference, strict=True)
-        )
-        return math.fsum(differences) / 2
+        return float(np.abs(counts / rows - self._reference).sum()) / 2
 
 
 class Drift:
@@ -125,11 +132,13 @@ class Drift:
             confidence: one a row, 0 to 1.
             novelty_p: one a row, 0 to 1; None if the model measures no novelty.
         """
-        for label, value in zip(best, confidence, strict=True):
-            self.windows["label"].count(label)
-            self.windows["confidence"].count(min(int(value * self._bins), self._bins - 1))
-        alarms = 0
-        for p in novelty_p or ():
-            self.windows["novelty"].count(min(int(p * self._bins), self._bins - 1))
-            alarms += self.martingale.bet(p)
-        return alarms
+        self.windows["label"].count(np.asarray(best))
+        self.windows["confidence"].count(self._binned(confidence))
+        if novelty_p is None:
+            return 0
+        self.windows["novelty"].count(self._binned(novelty_p))
+        return sum(self.martingale.bet(payout) for payout in payouts(novelty_p).tolist())
+
+    def _binned(self, shares: ArrayLike) -> NDArray[np.int64]:
+        bins: NDArray[np.int64] = (np.asarray(shares) * self._bins).astype(np.int64)
+        return np.minimum(bins, self._bins - 1)

@@ -43,7 +43,7 @@ REJECTION_CAUSES = ("queue_full", "draining")
 
 Note = TypeVar("Note")
 
-NOTES = 512
+NOTES = 128
 """So many requests or rows are noted down before they are counted."""
 
 _SECONDS = (

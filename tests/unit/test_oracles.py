@@ -13,7 +13,7 @@ from training_toys import drawn_scores
 
 from service.bundle.manifest import TemperatureScaling
 from service.decision import DECIMALS, Judge
-from service.telemetry.drift import ALARM, EXPONENTS, PATIENCE_ROWS, Martingale, payout
+from service.telemetry.drift import ALARM, EXPONENTS, PATIENCE_ROWS, Martingale, payouts
 from training.calibrate import CONFORMAL_LEVEL, Judged, conformal_limits, judge
 
 LABELS = 3
@@ -92,7 +92,7 @@ def drifting(rows: int, seed: int) -> NDArray[np.float64]:
 def test_payouts_multiply_as_a_martingale_of_crepes(seed: int) -> None:
     p_values = drifting(100, seed)
 
-    product = np.cumprod([payout(p) for p in p_values.tolist()])
+    product = np.cumprod(payouts(p_values))
 
     # One account has nobody to jump to: the jumper is the plain product of its bets.
     np.testing.assert_allclose(product, SimpleJumper(bf=PowerBets()).apply(p_values), rtol=1e-9)
@@ -101,7 +101,8 @@ def test_payouts_multiply_as_a_martingale_of_crepes(seed: int) -> None:
 def capitals(p_values: NDArray[np.float64]) -> list[float]:
     """Return our capital after each row before the first alarm."""
     martingale = Martingale()
-    before = itertools.takewhile(lambda p: not martingale.bet(p), p_values.tolist())
+    pays = payouts(p_values).tolist()
+    before = itertools.takewhile(lambda payout: not martingale.bet(payout), pays)
     return [martingale.capital for _ in before]
 
 
