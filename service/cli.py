@@ -113,17 +113,18 @@ def _serve_here(settings: Settings) -> None:
 
 
 def _serve_by_workers(settings: Settings) -> None:
-    """Serve by several processes behind one socket; one that dies is replaced."""
+    """Serve by several processes behind one port; one that dies is replaced."""
     from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415  only `serve` needs it
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
 
+    from service.api.listener import for_workers  # noqa: PLC0415
     from service.telemetry.workers import FOLDER  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="dunno-") as folder:
         # Workers read the environment anew, and options of the command line are not in it.
         os.environ |= {FOLDER: folder, "DUNNO_MODELS": str(settings.models)}
         config = _server_config("service.app:create_worker", settings)
-        supervisor = Multiprocess(config, [config.bind_socket()])
+        supervisor = Multiprocess(config, [for_workers(config.bind_socket())])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(CANNOT_SERVE)

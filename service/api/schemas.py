@@ -7,7 +7,7 @@ import orjson
 from pydantic import BaseModel, Field
 
 from service.api.options import Options
-from service.decision import Answered, Reason, Row, Terms
+from service.decision import Reason, Row, Terms
 from service.errors import DunnoError, code_of
 from service.prediction import Answer, Prediction, Predictor
 
@@ -101,11 +101,10 @@ def encode_row(
         return {"error": {"code": code_of(answer), "detail": str(answer)}}
     labels = predictor.manifest.labels
     verdict, row = answer
-    is_answer = isinstance(verdict, Answered)
     content: dict[str, object] = {
-        "verdict": "answer" if is_answer else "dont_know",
-        "label": verdict.label if isinstance(verdict, Answered) else None,
-        "reason": None if isinstance(verdict, Answered) else verdict.reason,
+        "verdict": "answer" if verdict.reason is None else "dont_know",
+        "label": verdict.label,
+        "reason": verdict.reason,
         "confidence": row.confidence,
         "novelty_p": row.novelty_p,
         "candidates": row.candidates,

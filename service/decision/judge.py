@@ -23,11 +23,19 @@ class Answered(NamedTuple):
 
     label: str
 
+    @property
+    def reason(self) -> None:
+        """There is none not to answer."""
+
 
 class Unknown(NamedTuple):
     """The model says "don't know", for this reason."""
 
     reason: Reason
+
+    @property
+    def label(self) -> None:
+        """There is none that the model would vouch for."""
 
 
 Verdict = Answered | Unknown
@@ -85,12 +93,14 @@ class Judge:
         self._answers = [Answered(label) for label in manifest.labels]
         self._alone = [[label] for label in manifest.labels]
         limits = _candidate_limits(manifest.conformal, len(manifest.labels))
-        self._least_candidates = 1 - np.array(limits)
-        self._least_of_candidates: list[float] = self._least_candidates.tolist()
-        self._least_of_any = min(self._least_of_candidates)
+        self._least_of_candidates = [1 - limit for limit in limits]
         self._policy = manifest.policy
         # Compared with what is not rounded: the least number that would be rounded up to it.
         self._enough = manifest.policy.ambiguity_mass - 0.5 * 10**-DECIMALS
+        # So confident, the best label leaves too little for any other to be a candidate.
+        self._enough_alone = max(
+            manifest.policy.ambiguity_mass, 1 - min(self._least_of_candidates) + 10**-DECIMALS
+        )
         self._floor = floor or Floor()
         self.default_terms = _default_terms(manifest.policy, self._floor)
 
@@ -115,10 +125,9 @@ class Judge:
             return None
         probabilities, novelty_p = assessed
         shares = rounded_all(probabilities)
-        likeliest = max(probabilities)
-        best = probabilities.index(likeliest)
+        best = probabilities.index(max(probabilities))
         confidence = shares[best]
-        if confidence >= self._policy.ambiguity_mass and 1 - likeliest < self._least_of_any:
+        if confidence >= self._enough_alone:
             candidates, is_ambiguous = self._alone[best], False
         else:
             candidates, is_ambiguous = self._weigh(probabilities)
@@ -133,10 +142,9 @@ class Judge:
             logits: shape (rows, labels); rows that are not finite are marked, not raised.
             novelty_scores: shape (rows, scores), in the order of the manifest's names.
         """
-        finite = finite_rows(logits)
-        if self._tails is not None:
-            finite &= finite_rows(novelty_scores)
-        if not finite.all():
+        finite = np.ones(len(logits), np.bool_)
+        if not (np.isfinite(logits).all() and np.isfinite(novelty_scores).all()):
+            finite = finite_rows(logits) & finite_rows(novelty_scores)
             logits, novelty_scores = np.nan_to_num(logits), np.nan_to_num(novelty_scores)
         novelty_p = None
         if self._tails is not None:
@@ -149,10 +157,8 @@ class Judge:
         """Return what each row's answer needs, whatever the terms."""
         probabilities, confidence = assessment.probabilities, assessment.confidence
         best = probabilities.argmax(axis=1)
-        is_likely = probabilities >= self._least_candidates
-        is_likely[np.arange(len(best)), best] = True
         # Nearly always one label stands out, and nothing has to be sorted.
-        is_alone = (confidence >= self._policy.ambiguity_mass) & (is_likely.sum(axis=1) == 1)
+        is_alone = confidence >= self._enough_alone
         p_values = assessment.novelty_p
         rows = zip(
             best.tolist(),

@@ -8,6 +8,7 @@ import base64
 import binascii
 import io
 import struct
+from typing import Any
 
 import numpy as np
 from kornia_rs.io import decode_image_png_u8
@@ -20,6 +21,7 @@ from service.inputs.multipart import read_parts
 from service.inputs.numbers import quick_rows, read_instances, read_numbers, shown
 from service.inputs.payload import (
     LIGHT_BYTES,
+    LIGHT_NPY_BYTES,
     Decoded,
     InputLimits,
     Payload,
@@ -64,6 +66,8 @@ class ImageDecoder:
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether decoding is quick enough for the event loop."""
+        if payload.media_type == "application/x-npy":
+            return len(payload.body) <= LIGHT_NPY_BYTES
         if len(payload.body) > LIGHT_BYTES:
             return False
         if payload.media_type == "image/png":
@@ -71,7 +75,7 @@ class ImageDecoder:
             return is_plain and _png_pixels(payload.body) <= LIGHT_PIXELS
         if payload.media_type == "application/json":
             return payload.body.find(b'"', LONGEST_KEY) < 0
-        return payload.media_type == "application/x-npy"
+        return False
 
     def decode(self, payload: Payload) -> Decoded:
         """Return the rows of a payload; see `Decoder.decode`."""
@@ -115,8 +119,9 @@ class ImageDecoder:
     def _from_npy(self, body: bytes) -> Decoded:
         values = read_npy(body, self._shape)
         refuse_too_many(len(values), self._limits)
-        if values.dtype == np.uint8 or self._are_pixels(values):
-            return Decoded(values.astype(self._dtype))
+        rows = values.astype(self._dtype) if values.dtype == np.uint8 else self._as_pixels(values)
+        if rows is not None:
+            return Decoded(rows)
         return collect(
             values, lambda row, position: self._row(row, f"rows[{position}]"), self._empty
         )
@@ -146,8 +151,8 @@ class ImageDecoder:
             got += " (a picture scaled to 0-1? multiply it by 255)"
         raise InputInvalid(where, expected, got)
 
-    def _as_pixels(self, values: NDArray[np.float64]) -> NDArray[np.generic] | None:
-        """Return finite values as pixels, or None if one of them is none."""
+    def _as_pixels(self, values: NDArray[Any]) -> NDArray[np.generic] | None:
+        """Return values as pixels, or None if one of them is none."""
         if not self._is_whole:
             flat = values.reshape(-1)  # where the extremes are is told faster than what they are
             is_sound = flat[flat.argmin()] >= 0 and flat[flat.argmax()] <= LARGEST_PIXEL

@@ -19,6 +19,9 @@ LIGHT_BYTES = 65_536
 """A body up to this size is decoded on the event loop: under a millisecond, less than a hop to a
 thread under load costs its neighbours."""
 
+LIGHT_NPY_BYTES = 1_048_576
+"""The same for an .npy file: its numbers are only copied."""
+
 Value = TypeVar("Value")
 
 

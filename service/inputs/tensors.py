@@ -2,6 +2,8 @@
 
 import io
 import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +26,50 @@ def read_npy(body: bytes, shape: tuple[int, ...]) -> NDArray[np.generic]:
     Raises:
         InputInvalid: if it is no .npy file, or of another dtype or shape.
     """
-    stream = io.BytesIO(body)
-    try:
-        read_header = _HEADER_READERS[np.lib.format.read_magic(stream)]
-        found, is_fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
-    except Exception:  # noqa: BLE001  the header is Python text, and hostile text fails anyhow
-        raise InputInvalid("body", "an .npy file of version 1 or 2", "something else") from None
-    if any(type(length) is not int for length in found):
-        raise InputInvalid("body", "a shape of whole numbers", f"shape {found}")
-    if dtype.kind not in _KINDS:
-        raise InputInvalid("body", "an array of numbers", f"dtype {dtype}")
-    content = memoryview(body)[stream.tell() :]
+    header = _read_header(body[: min(_header_bytes(body), _MAX_HEADER_BYTES)])
+    found, dtype = header.shape, header.dtype
+    content = memoryview(body)[header.size :]
     declared_bytes = math.prod(found) * dtype.itemsize
     if min(found, default=0) < 0 or declared_bytes != len(content):
         raise InputInvalid("body", f"{declared_bytes} bytes of data", f"{len(content)}")
     rows = _as_rows(found, shape)
     flat = np.frombuffer(content, dtype)
-    return flat.reshape(found, order="F" if is_fortran else "C").reshape(rows, *shape)
+    return flat.reshape(found, order="F" if header.is_fortran else "C").reshape(rows, *shape)
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+    size: int
+    """Bytes of the file before its data."""
+
+
+def _header_bytes(body: bytes) -> int:
+    """Return where the header ends, by its own word."""
+    if body[6:7] == b"\x01":
+        return 10 + int.from_bytes(body[8:10], "little")
+    return 12 + int.from_bytes(body[8:12], "little")
+
+
+@lru_cache(maxsize=256)
+def _read_header(content: bytes) -> _Header:
+    """Return what a header says; most requests for a model have the same.
+
+    Raises:
+        InputInvalid: if it is none, or not of numbers.
+    """
+    stream = io.BytesIO(content)
+    try:
+        read_header = _HEADER_READERS[np.lib.format.read_magic(stream)]
+        shape, is_fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
+    except Exception:  # noqa: BLE001  the header is Python text, and hostile text fails anyhow
+        raise InputInvalid("body", "an .npy file of version 1 or 2", "something else") from None
+    if any(type(length) is not int for length in shape):
+        raise InputInvalid("body", "a shape of whole numbers", f"shape {shape}")
+    if dtype.kind not in _KINDS:
+        raise InputInvalid("body", "an array of numbers", f"dtype {dtype}")
+    return _Header(shape, is_fortran, dtype, stream.tell())
 
 
 def _as_rows(found: tuple[int, ...], shape: tuple[int, ...]) -> int:

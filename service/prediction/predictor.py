@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.batching import Batcher, BatchLimits, Job, Receiver
 from service.bundle import Bundle, Manifest
 from service.bundle.manifest import Reference
-from service.decision import Answered, Floor, Judge, Row, Terms, Verdict
+from service.decision import Floor, Judge, Row, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, RunFailed, code_of
 from service.inputs import Decoded, Decoder, Payload
 from service.prediction.decoding import DecoderPool
@@ -157,7 +157,20 @@ class Predictor:
         """
         started_s = time.perf_counter()
         decoded = await self._decode(payload, deadline_s, decoders)
-        decode_s = time.perf_counter() - started_s
+        return await self.predict_rows(
+            decoded, terms, deadline_s, decode_s=time.perf_counter() - started_s
+        )
+
+    async def predict_rows(
+        self, decoded: Decoded, terms: Terms, deadline_s: float, *, decode_s: float = 0.0
+    ) -> Prediction:
+        """Return the same for rows that are decoded already.
+
+        Raises:
+            ClientError: if no row could be read.
+            CapacityError: if there is no room or no time.
+            RunFailed: if the model failed on these rows.
+        """
         answers: list[Answer | DunnoError] = []
         queue_s = run_s = decide_s = 0.0
         # One part at a time: rows of small requests get a turn between the parts of a large one.
@@ -224,14 +237,16 @@ class Predictor:
 
         A row for which the graph returned NaN or infinity gets a failure in its place.
         """
-        verdict = self.judge.verdict
-        answers: list[Answer | DunnoError] = [
-            Answer(verdict(row, terms), row)
-            if row.is_finite
-            else RunFailed("the model returned NaN or infinity for this row")
-            for row in rows
-        ]
-        self.metrics.count_rows([_note(answer) for answer in answers if isinstance(answer, Answer)])
+        answers: list[Answer | DunnoError] = []
+        notes: list[RowNote] = []
+        for row in rows:
+            if row.is_finite:
+                verdict = self.judge.verdict(row, terms)
+                answers.append(Answer(verdict, row))
+                notes.append((verdict.reason, row.best, row.confidence, row.novelty_p))
+            else:
+                answers.append(RunFailed("the model returned NaN or infinity for this row"))
+        self.metrics.count_rows(notes)
         return answers
 
     async def _decode(self, payload: Payload, deadline_s: float, decoders: DecoderPool) -> Decoded:
@@ -258,12 +273,6 @@ def _in_place(
     if isinstance(rows[0], DunnoError) and not any(isinstance(row, Answer) for row in rows):
         raise rows[0]
     return rows
-
-
-def _note(answer: Answer) -> RowNote:
-    verdict, row = answer
-    reason = None if isinstance(verdict, Answered) else verdict.reason
-    return RowNote(reason, row.best, row.confidence, row.novelty_p)
 
 
 def _drift(reference: Reference, labels: Sequence[str]) -> Drift:

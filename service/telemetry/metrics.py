@@ -67,17 +67,8 @@ class Timing(NamedTuple):
     encode_s: float
 
 
-class RowNote(NamedTuple):
-    """What is counted of a row."""
-
-    reason: str | None
-    """None for an answer."""
-
-    best: int
-    """Index of the best label."""
-
-    confidence: float
-    novelty_p: float | None
+RowNote = tuple[str | None, int, float, float | None]
+"""What is counted of a row: reason (None for an answer), index of the best label, confidence, p."""
 
 
 class Metrics:
@@ -311,9 +302,11 @@ class Metrics:
 
 
 class RequestMetrics:
-    """The series that every request counts in, looked up once."""
+    """The series that every request of one protocol counts in, looked up once."""
 
-    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+    def __init__(
+        self, metrics: Metrics, model: str, version: str, protocol: str = "native"
+    ) -> None:
         self._input_rejections = metrics.input_rejections
         self._answered_requests: list[tuple[str, float, Timing]] = []
         # Notes are made on the event loop and may be counted in the thread that answers a scrape.
@@ -321,11 +314,11 @@ class RequestMetrics:
         self._model = model
         self.stages = {stage: metrics.stage_duration.labels(model, stage) for stage in STAGES}
         self._requests = {
-            outcome: metrics.requests.labels(model, version, "native", outcome)
+            outcome: metrics.requests.labels(model, version, protocol, outcome)
             for outcome in OUTCOMES
         }
         self._durations = {
-            is_ok: metrics.request_duration.labels(model, "native", "ok" if is_ok else "failed")
+            is_ok: metrics.request_duration.labels(model, protocol, "ok" if is_ok else "failed")
             for is_ok in (True, False)
         }
 
@@ -368,6 +361,7 @@ class ModelMetrics(RequestMetrics):
         super().__init__(metrics, model, version)
         self._metrics = metrics
         self._names = (model, version)
+        self._protocols: dict[str, RequestMetrics] = {}
         self._answered = metrics.predictions.labels(model, version, "answer", "none")
         self._unknown = {
             reason: metrics.predictions.labels(model, version, "dont_know", reason)
@@ -395,6 +389,12 @@ class ModelMetrics(RequestMetrics):
             cause: metrics.rejections.labels(model, cause) for cause in REJECTION_CAUSES
         }
         self._last_success = metrics.model_last_success.labels(model)
+
+    def of_protocol(self, protocol: str) -> RequestMetrics:
+        """Return the series of requests that come by another protocol than our own."""
+        if protocol not in self._protocols:
+            self._protocols[protocol] = RequestMetrics(self._metrics, *self._names, protocol)
+        return self._protocols[protocol]
 
     def watch_drift(self, drift: Drift) -> None:
         """Let `drift` see every row from now on; its signals are computed when scraped."""
@@ -429,6 +429,8 @@ class ModelMetrics(RequestMetrics):
 
     def count_notes(self) -> None:
         """Count the requests and rows that were noted down."""
+        for others in list(self._protocols.values()):
+            others.count_notes()
         with self._counting:
             self._count_requests()
             self._count_rows()

@@ -1,6 +1,6 @@
 """Metrics of all worker processes, whichever of them is asked.
 
-Behind one socket a scrape reaches any worker. It asks the others, each on a Unix socket in a folder
+Behind one port a scrape reaches any worker. It asks the others, each on a Unix socket in a folder
 that only this server's user may enter, and returns all their series, told apart by the label
 `worker`. Nothing is added up: a worker that is replaced begins at 0, and `rate()` understands that
 of a series, but not of a sum.

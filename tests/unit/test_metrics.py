@@ -3,7 +3,7 @@ import threading
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.drift import Drift
-from service.telemetry.metrics import MAX_COUNTED_LABELS, NOTES, Metrics, RowNote, Timing
+from service.telemetry.metrics import MAX_COUNTED_LABELS, NOTES, Metrics, Timing
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
@@ -35,7 +35,7 @@ def test_rows_are_counted_by_verdict_label_confidence_and_novelty() -> None:
     metrics = Metrics()
     model = metrics.of_model("wine", "1", ("red", "white"))
 
-    model.count_rows([RowNote(None, 1, 0.98, 0.5), RowNote("ambiguous", 1, 0.5, 0.002)])
+    model.count_rows([(None, 1, 0.98, 0.5), ("ambiguous", 1, 0.5, 0.002)])
 
     found = samples(metrics)
     assert found["dunno_predictions_total", "answer,none"] == 1
@@ -50,7 +50,7 @@ def test_labels_are_not_counted_one_by_one_when_there_are_too_many() -> None:
     labels = tuple(str(label) for label in range(MAX_COUNTED_LABELS + 1))
     model = metrics.of_model("zoo", "1", labels)
 
-    model.count_rows([RowNote(None, 7, 0.9, None)])
+    model.count_rows([(None, 7, 0.9, None)])
 
     assert not [name for name, _ in samples(metrics) if name == "dunno_predicted_class_total"]
 
@@ -72,7 +72,7 @@ def test_drift_is_measured_once_it_is_watched() -> None:
     model.watch_drift(Drift([0.5, 0.5], [0.5, 0.5], [1.0, 0.0]))
 
     for _ in range(1000):
-        model.count_rows([RowNote(None, 1, 0.9, 0.0001)])
+        model.count_rows([(None, 1, 0.9, 0.0001)])
 
     found = samples(metrics)
     assert found["dunno_drift_distance_ratio", "label"] == 1
@@ -107,8 +107,20 @@ def test_nothing_is_lost_or_counted_twice_while_somebody_looks() -> None:
     looking = threading.Thread(target=look)
     looking.start()
     for _ in range(100 * NOTES):
-        model.count_rows([RowNote(None, 1, 0.9, 0.5)])
+        model.count_rows([(None, 1, 0.9, 0.5)])
     is_over.set()
     looking.join()
 
     assert samples(metrics)["dunno_predictions_total", "answer,none"] == 100 * NOTES
+
+
+def test_requests_by_another_protocol_have_series_of_their_own() -> None:
+    metrics = Metrics()
+    model = metrics.of_model("wine", "1", ("red", "white"))
+
+    model.of_protocol("v1").count_answered("answered", 0.001, Timing(0, 0, 0, 0, 0))
+
+    found = samples(metrics)
+    assert found["dunno_requests_total", "answered,v1"] == 1
+    assert found["dunno_requests_total", "answered,native"] == 0
+    assert found["dunno_stage_duration_seconds_count", "run"] == 1

@@ -3,13 +3,17 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from bundles import write_catalogue
+from connections import Connection, request
 from many_callers import serving
 
 from service.telemetry.metrics import Metrics
@@ -36,10 +40,14 @@ def pids_by_worker(address: str) -> dict[str, int]:
     return {worker: int(float(pid)) for worker, pid in found}
 
 
-def requests_counted(address: str) -> float:
+def requests_by_worker(address: str) -> Counter[str]:
+    """Return how many requests for a verdict each worker has answered."""
     text = httpx.get(f"{address}/metrics", timeout=5).text
-    pattern = r'^dunno_requests_total\{.*model="fruit".*outcome="answered".*\} ([\d.e+]+)$'
-    return sum(map(float, re.findall(pattern, text, re.MULTILINE)))
+    pattern = r'^dunno_requests_total\{.*model="fruit".*worker="(\d)".*\} ([\d.e+]+)$'
+    counts: Counter[str] = Counter()
+    for worker, number in re.findall(pattern, text, re.MULTILINE):
+        counts[worker] += int(float(number))
+    return counts
 
 
 def test_workers_share_a_port_and_one_that_dies_is_replaced(
@@ -50,7 +58,7 @@ def test_workers_share_a_port_and_one_that_dies_is_replaced(
         wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
         for _ in range(20):  # each on a connection of its own, which any worker may take
             assert httpx.post(f"{address}/predict/fruit", json=ROW).status_code == 200
-        assert requests_counted(address) == 20
+        assert requests_by_worker(address).total() == 20
 
         before = pids_by_worker(address)
         os.kill(before["0"], signal.SIGKILL)
@@ -60,6 +68,40 @@ def test_workers_share_a_port_and_one_that_dies_is_replaced(
 
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel has to deal them out")
+def test_connections_are_dealt_out_evenly(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUNNO_WORKERS", "2")
+    with serving(models) as (_, address):
+        wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+        connections = [Connection(address) for _ in range(64)]
+        for connection in connections:
+            connection.send(request())
+        for connection in connections:
+            assert connection.response()[0] == 200
+            connection.close()
+
+        counts = requests_by_worker(address)
+
+    assert counts.total() == 64
+    # Each goes to either by a hash: less than once in a million times one of them gets fewer.
+    assert min(counts.values()) >= 12
+
+
+def test_address_that_another_server_has_is_refused(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUNNO_WORKERS", "2")
+    with serving(models) as (_, address):
+        wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+        port = address.rpartition(":")[2]
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", port]
+
+        second = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)  # noqa: S603
+
+    assert second.returncode != 0
+    assert b"Address already in use" in second.stderr
 
 
 def test_bundle_that_cannot_be_served_stops_the_parent_as_well(

@@ -64,6 +64,16 @@ def main(model: Path, models: Path, body: str) -> None:
     scores = Scores(logits, novelty_scores, logits.argmax(axis=1))
     write_bundle(models / "mnist" / "1", contents, lambda files: manifest_of(scores, files))
     (models / "catalogue.toml").write_text(CATALOGUE)
+    if body == "f32":
+        write_npy(model.parent)
+
+
+def write_npy(assets: Path) -> None:
+    """Write the raw arrays that the peers get as .npy files, which is how we take them."""
+    for raw in assets.glob("f32.*"):
+        row = np.frombuffer(raw.read_bytes(), np.float32).reshape(1, 28, 28)
+        with raw.with_name(f"npy{raw.suffix}").open("wb") as stream:
+            np.save(stream, row)
 
 
 def packed(model: ModelProto, scale: float) -> bytes:
