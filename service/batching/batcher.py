@@ -1,12 +1,12 @@
 """Rows of many callers -> one run -> each caller's own part of the outputs.
 
-Order: jobs run in the order they came. A job that does not fit into a batch begins the next one,
-and nobody overtakes it.
+Order: `service.batching.waiting` tells who is next.
 
-One batch in flight: a second one would share the same cores and only make the first one later.
-While it runs, whatever arrives is the next batch, so that load makes batches and no timer does;
-an idle server runs a lone row at once. `max_wait_s` can be set for runtimes where a larger batch
-costs hardly more than a small one.
+One batch in flight for each instance of the runtime, and one instance unless the operator asks for
+more: a second batch would share the same cores and only make the first one later. While it runs,
+whatever arrives is the next batch, so that load makes batches and no timer does; an idle server
+runs a lone row at once. `max_wait_s` can be set for runtimes where a larger batch costs hardly more
+than a small one.
 
 A caller that leaves: the future belongs to the job. Cancelling it takes the job out of the queue,
 with its rows, and touches nobody else. If its batch is already running, its part of the outputs is
@@ -16,8 +16,9 @@ A run that fails: the batch is split once, each job runs alone, and only the cul
 failure. Rows were validated before they came here, so that this is rare; it is not worth bisecting.
 
 Everything but the run itself happens on the event loop, so that no lock is needed. A quick run
-happens there as well: a hop to a thread and back would cost more than the run. A slow one gets one
-thread of its own, because NumPy and the runtimes let go of the interpreter while they compute.
+happens there as well: a hop to a thread and back would cost more than the run. After each batch
+others have a turn, so that busy models share the loop batch by batch. A slow run gets a thread of
+its instance's own, because NumPy and the runtimes let go of the interpreter while they compute.
 
 Considered and not done: splitting a job over two batches (the predictor cuts large requests, so
 that small ones get a turn in between); a timer that closes batches (its wait is paid by everybody
@@ -28,18 +29,18 @@ import asyncio
 import logging
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.batching.cost import RunCost
 from service.batching.limits import BatchLimits, Cause
+from service.batching.waiting import Job, Lane, Receiver, WaitingJobs
 from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
 from service.telemetry.metrics import ModelMetrics
 
@@ -55,6 +56,8 @@ class Divisible(Protocol):
 
 
 Outputs = TypeVar("Outputs", bound=Divisible)
+Run = Callable[[NDArray[np.generic]], Outputs]
+"""Runs a batch on one instance of a runtime."""
 
 
 class Delivery(NamedTuple, Generic[Outputs]):
@@ -63,36 +66,6 @@ class Delivery(NamedTuple, Generic[Outputs]):
     outputs: Outputs
     queue_s: float
     run_s: float
-
-
-class Receiver(Protocol):
-    """Who waits for a job's outputs; an `asyncio.Future` is one."""
-
-    def done(self) -> bool:
-        """Whether it needs nothing any more."""
-        ...
-
-    def cancelled(self) -> bool:
-        """Whether that is because its caller left."""
-        ...
-
-    def set_result(self, result: Any, /) -> None:
-        """Take the `Delivery`."""
-        ...
-
-    def set_exception(self, exception: Any, /) -> None:
-        """Take the failure instead."""
-        ...
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """Rows that wait or run."""
-
-    rows: NDArray[np.generic]
-    deadline_s: float
-    arrived_s: float
-    receiver: Receiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +77,7 @@ class Statistics:
 
 
 class Batcher(Generic[Outputs]):
-    """Queue and one batch in flight for one runtime; nothing is lost and nobody mixed up.
+    """Queue and batches in flight for one runtime; nothing is lost and nobody mixed up.
 
     Idle, it does nothing. An arrival makes it look at the queue on the next turn of the event loop,
     when everything that arrived with it is there; so does the end of a run.
@@ -113,29 +86,38 @@ class Batcher(Generic[Outputs]):
     def __init__(
         self,
         name: str,
-        run: Callable[[NDArray[np.generic]], Outputs],
+        runs: Sequence[Run[Outputs]],
         limits: BatchLimits,
         metrics: ModelMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Make an idle one.
+
+        Args:
+            name: of the model, for logs.
+            runs: one for each instance of the runtime; each is called once at a time.
+            limits: what closes a batch.
+            metrics: of the model.
+            clock: of deadlines, seconds.
+        """
         self._name = name
-        self._run = run
+        # Instances that are free, and what the others run.
+        self._free = list(runs)
+        self._running: dict[Run[Outputs], list[Job]] = {}
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
-        # Ordered, and a job can leave it anywhere.
-        self._waiting: OrderedDict[Job, None] = OrderedDict()
-        self._waiting_rows = 0
-        self._running: list[Job] = []
+        self._waiting = WaitingJobs(metrics.queue_rows)
         self._next_look: asyncio.Handle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-run")
+        self._threads = ThreadPoolExecutor(len(runs), thread_name_prefix="dunno-run")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.cost = RunCost()
-        metrics.queue_capacity_rows.set(limits.max_queue_rows)
+        for capacity in metrics.queue_capacity_rows.values():
+            capacity.set(limits.max_queue_rows)
 
     def start(self) -> None:
         """Begin to run batches, on the running event loop."""
@@ -149,24 +131,28 @@ class Batcher(Generic[Outputs]):
 
     def statistics(self) -> Statistics:
         """Return how many rows wait and run."""
-        return Statistics(self._waiting_rows, sum(len(job.rows) for job in self._running))
+        running = [job for jobs in self._running.values() for job in jobs]
+        return Statistics(self._waiting.rows, sum(len(job.rows) for job in running))
 
-    async def submit(self, rows: NDArray[np.generic], deadline_s: float) -> Delivery[Outputs]:
+    async def submit(
+        self, rows: NDArray[np.generic], deadline_s: float, lane: Lane = "interactive"
+    ) -> Delivery[Outputs]:
         """Return the outputs of `rows`, computed together with other callers' rows.
 
         Args:
             rows: shape (rows, *input), already validated; never split over two batches.
             deadline_s: `time.monotonic()` after which the answer is worthless.
+            lane: where to wait.
 
         Raises:
-            QueueFull: at once, if the queue has no room for `rows`.
+            QueueFull: at once, if the lane has no room for `rows`.
             Draining: at once, if the batcher is closing.
             DeadlineExceeded: if there was no answer at `deadline_s`.
             RunFailed: if the run failed for these very rows.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Delivery[Outputs]] = loop.create_future()
-        job = self.enqueue(rows, deadline_s, future)
+        job = self.enqueue(rows, deadline_s, future, lane)
         timer = loop.call_later(max(0.0, deadline_s - job.arrived_s), self._expire, job)
         try:
             return await future
@@ -174,36 +160,40 @@ class Batcher(Generic[Outputs]):
             timer.cancel()
             self.withdraw(job)
 
-    def enqueue(self, rows: NDArray[np.generic], deadline_s: float, receiver: Receiver) -> Job:
+    def enqueue(
+        self,
+        rows: NDArray[np.generic],
+        deadline_s: float,
+        receiver: Receiver,
+        lane: Lane = "interactive",
+    ) -> Job:
         """Let `rows` wait for the next run; the same as `submit` for those who cannot await.
 
         The deadline is looked at before the run only.
 
         Raises:
-            QueueFull: if the queue has no room for `rows`.
+            QueueFull: if the lane has no room for `rows`.
             Draining: if the batcher is closing.
         """
         if self._is_draining:
             self._metrics.rejections["draining"].inc()
             raise Draining("the server is stopping")
-        if self._waiting_rows + len(rows) > self._limits.max_queue_rows:
+        waiting_rows = self._waiting.rows_of(lane)
+        if waiting_rows + len(rows) > self._limits.max_queue_rows:
             self._metrics.rejections["queue_full"].inc()
             raise QueueFull(
-                f"{self._waiting_rows} rows are waiting; "
+                f"{waiting_rows} rows are waiting; "
                 f"there is no room for {len(rows)} more (cap {self._limits.max_queue_rows})"
             )
-        job = Job(rows, deadline_s, self._clock(), receiver)
-        self._waiting[job] = None
-        self._count_waiting(len(rows))
+        job = Job(rows, deadline_s, self._clock(), receiver, lane)
+        self._waiting.add(job)
         self._idle.clear()
         self._look_soon()
         return job
 
     def withdraw(self, job: Job) -> None:
         """Take a job out of the queue if it is there."""
-        if job in self._waiting:
-            del self._waiting[job]
-            self._count_waiting(-len(job.rows))
+        self._waiting.remove(job)
 
     async def close(self, timeout_s: float) -> None:
         """Refuse new jobs, finish those that wait, and stop.
@@ -217,24 +207,21 @@ class Batcher(Generic[Outputs]):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         except TimeoutError:
-            waiting = {"model": self._name, "waiting_rows": self._waiting_rows}
+            waiting = {"model": self._name, "waiting_rows": self._waiting.rows}
             log.warning("drain timed out", extra=waiting)
         stopping = Draining("the server is stopping")
         self._fail_waiting(stopping)
-        for job in self._running:
-            _fail(job, stopping)
+        for jobs in self._running.values():
+            for job in jobs:
+                _fail(job, stopping)
         for task in self._tasks:
             task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _fail_waiting(self, error: Exception) -> None:
-        for job in list(self._waiting):
+        for job in self._waiting.jobs():
             self.withdraw(job)
             _fail(job, error)
-
-    def _count_waiting(self, rows: int) -> None:
-        self._waiting_rows += rows
-        self._metrics.queue_rows.inc(rows)  # shared by the versions of a name
 
     def _expire(self, job: Job) -> None:
         stage = "waiting" if job in self._waiting else "running"
@@ -242,7 +229,7 @@ class Batcher(Generic[Outputs]):
 
     def _look_soon(self) -> None:
         """Look at the queue on the next turn of the loop, unless a run's end will."""
-        if self._running or self._loop is None:
+        if not self._free or self._loop is None:
             return
         if self._next_look is not None:
             if not isinstance(self._next_look, asyncio.TimerHandle):
@@ -254,7 +241,7 @@ class Batcher(Generic[Outputs]):
         """Run what waits, wait for company, or rest."""
         self._next_look = None
         try:
-            while self._waiting and not self._running:
+            while self._waiting and self._free:
                 cause = self._cause()
                 if cause is None:
                     return
@@ -275,10 +262,10 @@ class Batcher(Generic[Outputs]):
     def _cause(self) -> Cause | None:
         """Return why the next batch closes now; None: it may wait, and will be looked at again."""
         now_s = self._clock()
-        waited_s = now_s - next(iter(self._waiting)).arrived_s
+        waited_s = now_s - self._waiting.oldest_s()
         until_deadline_s = self._first_deadline_s() - now_s
         cause = self._limits.cause(
-            self._waiting_rows, waited_s, until_deadline_s, is_draining=self._is_draining
+            self._waiting.rows, waited_s, until_deadline_s, is_draining=self._is_draining
         )
         if cause is None and self._loop is not None:
             patience_s = self._limits.patience_s(waited_s, until_deadline_s)
@@ -288,53 +275,55 @@ class Batcher(Generic[Outputs]):
     def _first_deadline_s(self) -> float:
         if self._limits.max_wait_s == 0:
             return math.inf  # nobody waits for company: nobody asks
-        return min(job.deadline_s for job in self._waiting)
+        return min(job.deadline_s for job in self._waiting.jobs())
 
     def _take(self) -> list[Job]:
-        jobs: list[Job] = []
-        rows = 0
         most_rows = self._limits.max_rows
         if self.cost.is_quick:
             most_rows = min(most_rows, self.cost.quick_rows)
-        now_s = self._clock()
-        while self._waiting:
-            job = next(iter(self._waiting))
-            if jobs and rows + len(job.rows) > most_rows:
-                break
-            self.withdraw(job)
-            if job.deadline_s <= now_s:
-                _fail(job, DeadlineExceeded("the deadline passed while the rows were waiting"))
-            elif not job.receiver.done():
-                jobs.append(job)
-                rows += len(job.rows)
+        jobs, late = self._waiting.take(most_rows, self._clock())
+        for job in late:
+            _fail(job, DeadlineExceeded("the deadline passed while the rows were waiting"))
         return jobs
 
     def _run_jobs(self, jobs: list[Job], cause: Cause) -> None:
         started_s = self._clock()
         rows = self._batch(jobs, cause, started_s)
+        run = self._free.pop()
+        self._running[run] = jobs
         if not self.cost.is_quick:
             assert self._loop is not None  # noqa: S101  nothing runs before `start`
-            self._running = jobs
-            running = self._loop.run_in_executor(self._thread, self._run, rows)
-            running.add_done_callback(partial(self._end_run, jobs, started_s))
+            running = self._loop.run_in_executor(self._threads, run, rows)
+            running.add_done_callback(partial(self._end_run, run, started_s))
             return
         try:
-            self._deliver(jobs, self._run(rows), started_s)
+            self._deliver(jobs, run(rows), started_s)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises is the run's failure
-            self._recover(jobs, error)
+            self._recover(run, error)
+        else:
+            self._release(run)
 
     def _end_run(
-        self, jobs: list[Job], started_s: float, running: "asyncio.Future[Outputs]"
+        self,
+        run: Run[Outputs],
+        started_s: float,
+        running: "asyncio.Future[Outputs]",
     ) -> None:
-        """Deliver what a run in the thread returned, and look at the queue."""
-        self._running = []
+        """Deliver what a run in a thread returned, and look at the queue."""
         if running.cancelled():  # the batcher was closed, and has told everybody
+            self._release(run)
             return
         try:
-            self._deliver(jobs, running.result(), started_s)
+            self._deliver(self._running[run], running.result(), started_s)
         except Exception as error:  # noqa: BLE001  see _run_jobs
-            self._recover(jobs, error)
+            self._recover(run, error)
+        else:
+            self._release(run)
         self._look()
+
+    def _release(self, run: Run[Outputs]) -> None:
+        del self._running[run]
+        self._free.append(run)
 
     def _batch(self, jobs: list[Job], cause: Cause, started_s: float) -> NDArray[np.generic]:
         rows = np.concatenate([job.rows for job in jobs]) if len(jobs) > 1 else jobs[0].rows
@@ -344,32 +333,36 @@ class Batcher(Generic[Outputs]):
         )
         return _padded(rows, run_rows)
 
-    def _recover(self, jobs: list[Job], error: Exception) -> None:
+    def _recover(self, run: Run[Outputs], error: Exception) -> None:
         """A run failed: fail its only job, or run each of its jobs alone, in the thread."""
+        jobs = self._running[run]
         if len(jobs) == 1:
-            log.error("run failed", exc_info=error, extra={"model": self._name})
-            _fail(jobs[0], RunFailed("the model failed on these rows"))
+            self._fail_run(jobs[0], error)
+            self._release(run)
             return
         failed = {"model": self._name, "jobs": len(jobs)}
         log.warning("batch failed; running its jobs one by one", extra=failed)
         assert self._loop is not None  # noqa: S101  nothing runs before `start`
-        self._running = jobs
-        task = self._loop.create_task(self._run_one_by_one(jobs))
+        task = self._loop.create_task(self._run_one_by_one(run, jobs))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_one_by_one(self, jobs: list[Job]) -> None:
+    def _fail_run(self, job: Job, error: Exception) -> None:
+        log.error("run failed", exc_info=error, extra={"model": self._name})
+        _fail(job, RunFailed("the model failed on these rows"))
+
+    async def _run_one_by_one(self, run: Run[Outputs], jobs: list[Job]) -> None:
         loop = asyncio.get_running_loop()
         try:
             for job in jobs:
                 started_s = self._clock()
                 try:
-                    outputs = await loop.run_in_executor(self._thread, self._run, job.rows)
+                    outputs = await loop.run_in_executor(self._threads, run, job.rows)
                     self._deliver([job], outputs, started_s)
                 except Exception as error:  # noqa: BLE001  see _run_jobs
-                    self._recover([job], error)
+                    self._fail_run(job, error)
         finally:
-            self._running = []
+            self._release(run)
             self._look()
 
     def _deliver(self, jobs: list[Job], outputs: Outputs, started_s: float) -> None:

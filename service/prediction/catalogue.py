@@ -49,6 +49,9 @@ class ModelEntry(BaseModel):
     runtime: str = "onnx"
     """Which runtime executes the graph."""
 
+    instances: int = Field(default=1, ge=1, le=64)
+    """How many batches run at the same time, each by a session of its own."""
+
     max_error: float | None = Field(default=None, gt=0, lt=1)
     """Certified risk to serve by default, instead of the bundle's own."""
 
@@ -216,7 +219,9 @@ def _load_predictor(
     started_s = time.perf_counter()
     manifest = bundle.manifest
     options = RuntimeOptions(runtime_threads(settings), settings.device)
-    runtime = load_runtime(entry.runtime, bundle, options)
+    runtime, *more_instances = (
+        load_runtime(entry.runtime, bundle, options) for _ in range(entry.instances)
+    )
     limits = BatchLimits(
         max_rows=settings.max_batch_rows,
         max_queue_rows=settings.max_queue_rows,
@@ -233,6 +238,7 @@ def _load_predictor(
             floor=Floor(entry.max_error, entry.allow_looser),
             limits=limits,
             metrics=metrics.of_model(name, manifest.version, manifest.labels),
+            more_instances=more_instances,
         )
     except OptionInvalid as error:
         # The judge speaks to callers; here it is the operator who asked for a risk.

@@ -4,13 +4,14 @@ import io
 import time
 import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batching import Batcher, BatchLimits, Job, Receiver
+from service.batching import Batcher, BatchLimits, Job, Lane, Receiver
 from service.bundle import Bundle, Manifest
 from service.bundle.manifest import Reference
 from service.decision import Floor, Judge, Row, Terms, Verdict
@@ -72,6 +73,7 @@ class Predictor:
         floor: Floor,
         limits: BatchLimits,
         metrics: ModelMetrics,
+        more_instances: Sequence[Runtime] = (),
     ) -> None:
         self.name = name
         self.manifest: Manifest = bundle.manifest
@@ -83,7 +85,9 @@ class Predictor:
         self.metrics = metrics
         self._golden = _read_golden(bundle)
         self._limits = limits
-        self._batcher: Batcher[list[Row]] = Batcher(name, self.assess, limits, metrics)
+        self._instances = (runtime, *more_instances)
+        runs = [partial(self.assess, runtime=instance) for instance in self._instances]
+        self._batcher: Batcher[list[Row]] = Batcher(name, runs, limits, metrics)
         metrics.threshold.set(self.judge.default_terms.min_confidence)
         if self.manifest.reference is not None:
             metrics.watch_drift(_drift(self.manifest.reference, self.manifest.labels))
@@ -116,15 +120,17 @@ class Predictor:
     def warm(self) -> None:
         """Run every batch size once, so that no caller pays for a first time.
 
-        How long they take decides where runs happen at first.
+        How long the largest takes decides where runs happen at first.
         """
         rows = self._golden.rows
-        for length in self._limits.warm_rows():
+        sizes = self._limits.warm_rows()
+        for length in sizes:
             batch = np.resize(rows, (length, *rows.shape[1:]))
-            self.assess(batch)
-            started_s = time.perf_counter()
-            self.assess(batch)
-            self._batcher.cost.learn(length, time.perf_counter() - started_s)
+            for instance in self._instances:
+                self.assess(batch, instance)
+        started_s = time.perf_counter()
+        self.assess(batch)
+        self._batcher.cost.learn(sizes[-1], time.perf_counter() - started_s)
 
     @property
     def is_quick(self) -> bool:
@@ -174,9 +180,10 @@ class Predictor:
         answers: list[Answer | DunnoError] = []
         queue_s = run_s = decide_s = 0.0
         # One part at a time: rows of small requests get a turn between the parts of a large one.
+        lane: Lane = "interactive" if self.fits_a_batch(len(decoded.rows)) else "bulk"
         for start in range(0, len(decoded.rows), self._limits.max_rows):
             part = decoded.rows[start : start + self._limits.max_rows]
-            delivery = await self._batcher.submit(part, deadline_s)
+            delivery = await self._batcher.submit(part, deadline_s, lane)
             queue_s, run_s = queue_s + delivery.queue_s, run_s + delivery.run_s
             started_s = time.perf_counter()
             answers += self.answers(delivery.outputs, terms)
@@ -220,13 +227,13 @@ class Predictor:
         """Whether so many rows can run at once."""
         return 0 < rows <= self._limits.max_rows
 
-    def assess(self, rows: NDArray[np.generic]) -> list[Row]:
-        """Run the graph on a batch and assess its outputs.
+    def assess(self, rows: NDArray[np.generic], runtime: Runtime | None = None) -> list[Row]:
+        """Run the graph on a batch, by the first instance unless told, and assess its outputs.
 
         Raises:
             RunFailed: if the outputs are not one row for each of `rows`.
         """
-        outputs = self.runtime.run(rows)
+        outputs = (runtime or self.runtime).run(rows)
         expected = (len(rows), len(self.manifest.labels))
         if outputs.logits.shape != expected or len(outputs.novelty_scores) != len(rows):
             raise RunFailed(f"logits have shape {outputs.logits.shape}, not {expected}")

@@ -10,7 +10,7 @@ import platform
 import threading
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -39,6 +39,7 @@ STAGES = ("decode", "queue", "run", "decide", "encode")
 REASONS = ("out_of_distribution", "ambiguous", "low_confidence")
 CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
 WASTE_CAUSES = ("cancelled", "expired")
+LANES: tuple[Literal["interactive", "bulk"], ...] = ("interactive", "bulk")
 REJECTION_CAUSES = ("queue_full", "draining")
 
 Note = TypeVar("Note")
@@ -383,8 +384,10 @@ class ModelMetrics(RequestMetrics):
         self._closed = {cause: metrics.batch_closed.labels(model, cause) for cause in CAUSES}
         self._padded_rows = metrics.batch_padded_rows.labels(model)
         self._wasted = {cause: metrics.wasted_rows.labels(model, cause) for cause in WASTE_CAUSES}
-        self.queue_rows = metrics.queue_rows.labels(model, "interactive")
-        self.queue_capacity_rows = metrics.queue_capacity_rows.labels(model, "interactive")
+        self.queue_rows = {lane: metrics.queue_rows.labels(model, lane) for lane in LANES}
+        self.queue_capacity_rows = {
+            lane: metrics.queue_capacity_rows.labels(model, lane) for lane in LANES
+        }
         self.rejections = {
             cause: metrics.rejections.labels(model, cause) for cause in REJECTION_CAUSES
         }

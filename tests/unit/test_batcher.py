@@ -10,7 +10,8 @@ import pytest
 from fakes import PATIENCE_S, POISON, Doubled, GatedRun, RecordingRun
 from numpy.typing import NDArray
 
-from service.batching import Batcher, BatchLimits
+from service.batching import Batcher, BatchLimits, Lane
+from service.batching.waiting import BULK_TURN
 from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
 from service.telemetry.metrics import Metrics
 
@@ -24,22 +25,26 @@ def rows(*values: float) -> NDArray[np.float32]:
 class Bench:
     """A batcher with its metrics, and shorter ways to ask it."""
 
-    def __init__(self, run: Callable[[NDArray[np.generic]], Doubled], **limits: float) -> None:
+    def __init__(self, *runs: Callable[[NDArray[np.generic]], Doubled], **limits: float) -> None:
         self.metrics = Metrics()
-        self.batcher = Batcher(
+        self.batcher: Batcher[Doubled] = Batcher(
             "fruit",
-            run,
+            runs,
             BatchLimits(**{"max_rows": 4, "max_queue_rows": 16, **limits}),  # type: ignore[arg-type]
             self.metrics.of_model("fruit", "1"),
         )
 
-    async def submit(self, *values: float, seconds: float = PATIENCE_S) -> list[float]:
-        delivery = await self.batcher.submit(rows(*values), time.monotonic() + seconds)
+    async def submit(
+        self, *values: float, seconds: float = PATIENCE_S, lane: Lane = "interactive"
+    ) -> list[float]:
+        delivery = await self.batcher.submit(rows(*values), time.monotonic() + seconds, lane)
         doubled: list[float] = delivery.outputs.values[:, 0].tolist()
         return doubled
 
-    def later(self, *values: float, seconds: float = PATIENCE_S) -> "asyncio.Task[list[float]]":
-        return asyncio.create_task(self.submit(*values, seconds=seconds))
+    def later(
+        self, *values: float, seconds: float = PATIENCE_S, lane: Lane = "interactive"
+    ) -> "asyncio.Task[list[float]]":
+        return asyncio.create_task(self.submit(*values, seconds=seconds, lane=lane))
 
     def counted(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, {"model": "fruit", **labels}) or 0.0
@@ -128,6 +133,95 @@ async def test_job_that_does_not_fit_begins_the_next_batch_and_nobody_overtakes_
         await asyncio.gather(*tasks)
 
     assert run.batches == [[0], [1, 2, 3], [4, 5, 6]]
+
+
+async def test_interactive_rows_overtake_bulk_rows_which_take_the_room_that_is_left() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        first = bench.later(0)
+        await in_thread(run.has_begun.wait)
+        tasks = [
+            bench.later(1, 2, lane="bulk"),
+            bench.later(3, 4, lane="bulk"),
+            bench.later(5, 6),
+        ]
+        await turns()
+        run.gate.set()
+        await asyncio.gather(first, *tasks)
+
+    assert run.batches == [[0], [5, 6, 1, 2], [3, 4]]
+
+
+async def test_bulk_rows_begin_a_batch_after_several_went_by_without_them() -> None:
+    run = GatedRun()
+    async with running(Bench(run, max_queue_rows=100)) as bench:
+        first = bench.later(0)
+        await in_thread(run.has_begun.wait)
+        bulk = bench.later(-2, -3, -4, lane="bulk")
+        tasks = [bench.later(value, value, value) for value in range(1, BULK_TURN + 3)]
+        await turns()
+        run.gate.set()
+        await asyncio.gather(first, bulk, *tasks)
+
+    assert run.batches[1 + BULK_TURN] == [-2, -3, -4]
+
+
+async def test_lane_that_is_full_refuses_nobody_in_the_other() -> None:
+    run = GatedRun()
+    async with running(Bench(run, max_queue_rows=4)) as bench:
+        first = bench.later(0)
+        await in_thread(run.has_begun.wait)
+        bulk = bench.later(1, 2, 3, 4, lane="bulk")
+        await turns()
+
+        with pytest.raises(QueueFull):
+            await bench.submit(5, lane="bulk")
+        interactive = bench.later(6)
+        await turns()
+
+        assert bench.counted("dunno_queue_rows", lane="bulk") == 4
+        assert bench.counted("dunno_queue_rows", lane="interactive") == 1
+        run.gate.set()
+        assert await interactive == [12]
+        await asyncio.gather(first, bulk)
+
+
+async def test_instances_run_batches_at_the_same_time() -> None:
+    runs = [GatedRun(), GatedRun()]
+    async with running(Bench(*runs)) as bench:
+        tasks = [bench.later(1)]
+        await in_thread(runs[1].has_begun.wait)
+        tasks.append(bench.later(2))
+        await in_thread(runs[0].has_begun.wait)
+        tasks.append(bench.later(3))
+        await turns()
+
+        assert (bench.batcher.statistics().running_rows, len(runs)) == (2, 2)
+        for run in runs:
+            run.gate.set()
+        assert await asyncio.gather(*tasks) == [[2], [4], [6]]
+
+    assert sorted(runs[0].batches + runs[1].batches) == [[1], [2], [3]]
+
+
+async def test_busy_models_take_turns_on_the_event_loop() -> None:
+    order: list[str] = []
+
+    def noting(name: str) -> Callable[[NDArray[np.generic]], Doubled]:
+        def run(rows: NDArray[np.generic]) -> Doubled:
+            order.append(name)
+            return Doubled(rows * 2)
+
+        return run
+
+    async with running(Bench(noting("a"))) as one, running(Bench(noting("b"))) as other:
+        for bench in (one, other):
+            bench.batcher.cost.is_quick = True
+        await asyncio.gather(
+            *(bench.later(*range(4)) for bench in (one, one, one, one, other, other))
+        )
+
+    assert order[:4] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
 
 
 async def test_job_larger_than_a_batch_runs_alone_and_whole() -> None:
@@ -367,7 +461,7 @@ async def test_loop_that_ends_by_a_defect_leaves_nobody_waiting(
         return time.monotonic()
 
     bench.batcher = Batcher(
-        "fruit", run, BatchLimits(4, 16), bench.metrics.of_model("fruit", "1"), clock
+        "fruit", [run], BatchLimits(4, 16), bench.metrics.of_model("fruit", "1"), clock
     )
     bench.batcher.start()
     first = bench.later(1)
