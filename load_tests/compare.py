@@ -1,10 +1,12 @@
 """How much faster is it than others? Ours, plain FastAPI and any further server, in one run.
 
     python load_tests/compare.py --concurrency 1,64,256 --rounds 3 --seconds 5
-    python load_tests/compare.py --server 'mosec/inference=python app.py --port $PORT'
+    python load_tests/compare.py --peers OTHER/bin/python    # Mosec and LitServe as well
+    python load_tests/compare.py --server 'other/inference=python app.py --port $PORT'
 
-All serve the same small network, get the same body (one picture of 28 by 28 as JSON) and are loaded
-by the client of `dunno bench` on the same machine, one after the other, in interleaved rounds
+OTHER is a virtual environment with `pip install mosec litserve onnxruntime orjson pyzmq`. All serve
+the same small network, get the same body (one picture of 28 by 28 as JSON) and are loaded by the
+client of `dunno bench` on the same machine, one after the other, in interleaved rounds
 (A B C A B C), each time as fresh processes. What counts are the ratios of medians, not the numbers.
 
 A server is NAME=COMMAND or NAME/PATH=COMMAND; the path is /predict unless given. COMMAND is a line
@@ -112,6 +114,20 @@ def own_servers() -> list[Server]:
             f"exec {python} -m uvicorn app:app --app-dir {plain} --host 127.0.0.1 --port $PORT "
             "--workers $WORKERS --no-access-log --log-level warning",
         ),
+    ]
+
+
+def peer_servers(python: str) -> list[Server]:
+    """Return Mosec and LitServe, run by a Python that has them."""
+    mosec, litserve = (shlex.quote(str(PEERS / name / "app.py")) for name in ("mosec", "litserve"))
+    return [
+        Server(
+            "Mosec",
+            "/inference",
+            f"exec {shlex.quote(python)} {mosec} --address 127.0.0.1 --port $PORT "
+            "--log-level warning --path $WORK/ipc",
+        ),
+        Server("LitServe", "/predict", f"exec {shlex.quote(python)} {litserve}"),
     ]
 
 
@@ -309,6 +325,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--peers", metavar="PYTHON", help="one that has mosec and litserve")
     parser.add_argument("--server", action="append", type=parse_server, default=[])
     parser.add_argument("--concurrency", default="1,64,256", help="numbers of connections")
     parser.add_argument("--rounds", type=int, default=3)
@@ -318,7 +335,8 @@ def main() -> int:
     options = parser.parse_args()
     connections = tuple(int(number) for number in options.concurrency.split(","))
     plan = Plan(connections, options.seconds, options.processes)
-    servers = [*own_servers(), *options.server]
+    peers = peer_servers(options.peers) if options.peers else []
+    servers = [*own_servers(), *peers, *options.server]
     with tempfile.TemporaryDirectory() as folder:
         try:
             task = make_task(Path(folder))
