@@ -63,7 +63,9 @@ def measure(bundle: Bundle) -> None:
         with_s, without_s, decide_s = medians(
             lambda rows=rows: whole.run(None, rows),  # type: ignore[misc]
             lambda rows=rows: cut.run(None, rows),  # type: ignore[misc]
-            lambda outputs=outputs: judge.decide(judge.assess(*outputs), judge.default_terms),  # type: ignore[misc]
+            lambda outputs=outputs: [  # type: ignore[misc]
+                judge.verdict(row, judge.default_terms) for row in judge.assess_rows(*outputs)
+            ],
         )
         print(
             f"{manifest.name}, {n} rows: {with_s * 1e6:.0f} us with heads, {without_s * 1e6:.0f} "

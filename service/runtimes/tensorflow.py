@@ -19,8 +19,11 @@ class TensorFlowRuntime:
         bundle.verify()
         try:
             self._model = tf.saved_model.load(str(bundle.path / SAVED_MODEL))
-            self._serve = self._model.serve
-        except (OSError, ValueError, AttributeError) as error:
+            # Bound to one signature, so that no call has to look for it.
+            rows = bundle.manifest.graph.input
+            spec = tf.TensorSpec((None, *rows.shape), rows.dtype)
+            self._serve = self._model.serve.get_concrete_function(spec)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             message = f"{bundle.path / SAVED_MODEL}: TensorFlow cannot load it"
             raise BundleCorrupt(message) from error
         on_gpu = options.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
