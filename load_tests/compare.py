@@ -9,6 +9,10 @@ the same small network, get the same body (one picture of 28 by 28 as JSON) and 
 client of `dunno bench` on the same machine, one after the other, in interleaved rounds
 (A B C A B C), each time as fresh processes. What counts are the ratios of medians, not the numbers.
 
+    python load_tests/compare.py --reviews models/imdb/1
+
+compares ours and plain FastAPI on reviews of 230 words instead, by a bundle of texts.
+
 A server is NAME=COMMAND or NAME/PATH=COMMAND; the path is /predict unless given. COMMAND is a line
 for bash that serves until SIGTERM; its environment has
 
@@ -18,8 +22,8 @@ for bash that serves until SIGTERM; its environment has
     WORK     an empty folder
     BODY     json: it gets POST PATH with {"instances": [28 lists of 28 numbers from 0 to 1]}
 
-The first list of ten numbers in its JSON answer has to be the probabilities; that is checked before
-anything is measured. Exits 1 if a server does not start, answers wrongly, or fails under load.
+The first list of so many numbers in its JSON answer has to be the probabilities; that is checked
+before anything is measured. Exits 1 if a server does not start, answers wrongly, or fails under load.
 """
 
 import argparse
@@ -58,11 +62,17 @@ from service.bench import (
     build_request,
     measure_curve,
 )
+from service.bundle import read_bundle
+from service.bundle.manifest import TextInput
+from service.decision import calibrated
+from service.inputs.texts import Tokenizer, read_vocabulary
+from service.runtimes import RuntimeOptions, load_runtime
 from service.settings import usable_cores
 
 PEERS = Path(__file__).parent / "bench_peers"
 SEED = 7
 SAMPLES = 8
+REVIEW_WORDS = 230
 TOLERANCE = 1e-3
 """Answers are rounded, to four places at the least."""
 
@@ -80,11 +90,11 @@ class Server:
 
 @dataclass(frozen=True)
 class Task:
-    """What every server has to do: pictures as bodies, and their probabilities, (pictures, 10)."""
+    """What every server has to do: rows as bodies, and their probabilities, (rows, labels)."""
 
     model: Path
     bodies: Sequence[bytes]
-    expected: NDArray[np.float32]
+    expected: NDArray[np.floating]
 
 
 class Medians(NamedTuple):
@@ -99,22 +109,38 @@ class Medians(NamedTuple):
 
 def own_servers() -> list[Server]:
     """Return ours and plain FastAPI, run by the Python that runs this."""
-    python = shlex.quote(sys.executable)
-    ours, plain = (shlex.quote(str(PEERS / name)) for name in ("ours", "plain_fastapi"))
-    prefix = shlex.quote(sys.prefix)
+    ours, prefix = shlex.quote(str(PEERS / "ours")), shlex.quote(sys.prefix)
     return [
         Server(
             "ours",
             "/predict/mnist?probabilities=list",
             f"export PEER={ours} VENV={prefix}; exec bash {ours}/start.sh",
         ),
-        Server(
-            "plain FastAPI",
-            "/predict",
-            f"exec {python} -m uvicorn app:app --app-dir {plain} --host 127.0.0.1 --port $PORT "
-            "--workers $WORKERS --no-access-log --log-level warning",
-        ),
+        _plain_fastapi("plain_fastapi"),
     ]
+
+
+def review_servers() -> list[Server]:
+    """Return the same two for a bundle of texts."""
+    serve = f"{shlex.quote(sys.executable)} -m service.cli serve --port $PORT --models $WORK"
+    ours = (
+        "mkdir $WORK/reviews && ln -s $MODEL $WORK/reviews/$(basename $MODEL) && "
+        "echo '[models.reviews]' > $WORK/catalogue.toml && "
+        f"DUNNO_WORKERS=$WORKERS DUNNO_LOG_LEVEL=warning exec {serve}"
+    )
+    return [
+        Server("ours", "/predict/reviews?probabilities=list", ours),
+        _plain_fastapi("plain_reviews"),
+    ]
+
+
+def _plain_fastapi(folder: str) -> Server:
+    command = (
+        f"exec {shlex.quote(sys.executable)} -m uvicorn app:app "
+        f"--app-dir {shlex.quote(str(PEERS / folder))} --host 127.0.0.1 --port $PORT "
+        "--workers $WORKERS --no-access-log --log-level warning"
+    )
+    return Server("plain FastAPI", "/predict", command)
 
 
 def peer_servers(python: str) -> list[Server]:
@@ -196,23 +222,42 @@ def make_task(folder: Path) -> Task:
     return Task(model, bodies, expected)
 
 
-def first_ten(answer: object) -> list[float] | None:
-    """Return the first list of ten numbers in a JSON value."""
+def make_review_task(path: Path) -> Task:
+    """Write reviews of words that a bundle of texts knows, and judge them."""
+    bundle = read_bundle(path.resolve())
+    declared = bundle.manifest.input
+    if not isinstance(declared, TextInput):
+        raise BenchFailed(f"{path}: not a bundle of texts")
+    vocabulary = read_vocabulary(bundle.read(declared.vocabulary))
+    rng = np.random.default_rng(SEED)
+    texts = [" ".join(rng.choice(vocabulary[:2000], REVIEW_WORDS)) for _ in range(SAMPLES)]
+    tokenizer = Tokenizer(declared, vocabulary)
+    rows = np.stack([tokenizer.ids(text) for text in texts])
+    runtime = load_runtime("onnx", bundle, RuntimeOptions(threads=1, device="cpu"))
+    expected = calibrated(runtime.run(rows).logits, bundle.manifest.calibration)
+    return Task(
+        path.resolve(), [json.dumps({"instances": [text]}).encode() for text in texts], expected
+    )
+
+
+def first_numbers(answer: object, length: int) -> list[float] | None:
+    """Return the first list of so many numbers in a JSON value."""
     if isinstance(answer, dict):
         answer = list(answer.values())
     if not isinstance(answer, list):
         return None
-    if len(answer) == 10 and all(isinstance(number, int | float) for number in answer):
+    if len(answer) == length and all(isinstance(number, int | float) for number in answer):
         return answer
-    return next((found for part in answer if (found := first_ten(part)) is not None), None)
+    found = (first_numbers(part, length) for part in answer)
+    return next((numbers for numbers in found if numbers is not None), None)
 
 
 def check_answers(server: Server, requests: Sequence[Request], task: Task) -> None:
-    """Raise `BenchFailed` unless every picture comes back with its own probabilities."""
+    """Raise `BenchFailed` unless every row comes back with its own probabilities."""
     for request, expected in zip(requests, task.expected, strict=True):
         status, body = ask_once(request)
         try:
-            found = first_ten(json.loads(body))
+            found = first_numbers(json.loads(body), len(expected))
         except ValueError:
             found = None
         if found is None or not np.allclose(found, expected, atol=TOLERANCE):
@@ -326,6 +371,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peers", metavar="PYTHON", help="one that has mosec and litserve")
+    parser.add_argument("--reviews", type=Path, metavar="BUNDLE", help="texts, not pictures")
     parser.add_argument("--server", action="append", type=parse_server, default=[])
     parser.add_argument("--concurrency", default="1,64,256", help="numbers of connections")
     parser.add_argument("--rounds", type=int, default=3)
@@ -335,11 +381,12 @@ def main() -> int:
     options = parser.parse_args()
     connections = tuple(int(number) for number in options.concurrency.split(","))
     plan = Plan(connections, options.seconds, options.processes)
-    peers = peer_servers(options.peers) if options.peers else []
-    servers = [*own_servers(), *peers, *options.server]
+    servers = review_servers() if options.reviews else own_servers()
+    servers += peer_servers(options.peers) if options.peers else []
+    servers += options.server
     with tempfile.TemporaryDirectory() as folder:
         try:
-            task = make_task(Path(folder))
+            task = make_review_task(options.reviews) if options.reviews else make_task(Path(folder))
             steps = measure(servers, task, plan, rounds=options.rounds, workers=options.workers)
         except BenchFailed as error:
             print(error, file=sys.stderr)
