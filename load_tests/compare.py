@@ -22,8 +22,9 @@ for bash that serves until SIGTERM; its environment has
     WORK     an empty folder
     BODY     json: it gets POST PATH with {"instances": [28 lists of 28 numbers from 0 to 1]}
 
-The first list of so many numbers in its JSON answer has to be the probabilities; that is checked
-before anything is measured. Exits 1 if a server does not start, answers wrongly, or fails under load.
+The first list of so many numbers in its JSON answer has to be the probabilities, which is checked
+before anything is measured. Exits 1 if a server does not start, answers wrongly, or fails under
+load.
 """
 
 import argparse
