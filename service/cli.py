@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from service.bench.tuning import Trial
+    from service.prediction import Catalogue
 
 COMMANDS = "dunno.commands"
 CANNOT_SERVE = 2
@@ -155,7 +156,15 @@ def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicor
 
 @main.command()
 @click.option("--models", type=Path, help="Folder with catalogue.toml (DUNNO_MODELS).")
-def check(models: Path | None) -> None:
+@click.option("--parity", is_flag=True, help="Compare each model's runtime with the others.")
+@click.option(
+    "--rows",
+    "files",
+    multiple=True,
+    metavar="MODEL=FILE",
+    help="With --parity: rows to compare on, instead of the bundle's golden rows.",
+)
+def check(models: Path | None, files: tuple[str, ...], *, parity: bool) -> None:
     """Check settings, bundles and posture; exit 2 if the service would not start."""
     from rich.console import Console  # noqa: PLC0415  a service has no use for tables
     from rich.table import Table  # noqa: PLC0415
@@ -188,6 +197,45 @@ def check(models: Path | None) -> None:
     for warning in _posture(settings):
         console.print(f"warning: {warning}", highlight=False)
     console.print("all bundles match their checksums, golden outputs and golden verdicts")
+    if parity and not _is_same_everywhere(catalogue, settings, _files_by_model(files)):
+        sys.exit(1)
+
+
+def _files_by_model(files: Sequence[str]) -> dict[str, Path]:
+    pairs = [file.partition("=") for file in files]
+    wrong = [name for name, _, path in pairs if not path]
+    if wrong:
+        _stop(f"--rows: expected MODEL=FILE, got {wrong[0]!r}")
+    return {name: Path(path) for name, _, path in pairs}
+
+
+def _is_same_everywhere(
+    catalogue: "Catalogue", settings: Settings, files: Mapping[str, Path]
+) -> bool:
+    """Print how the runtimes of each model compare, and tell whether all agree."""
+    from service.prediction.catalogue import runtime_options  # noqa: PLC0415
+    from service.prediction.parity import Parity, compare_all  # noqa: PLC0415
+
+    is_same = True
+    for predictor in catalogue:
+        rows = predictor.golden_rows
+        if predictor.name in files:
+            try:
+                rows = predictor.decoder.decode(_payload(files[predictor.name])).rows
+            except ClientError as error:
+                _stop(f"{files[predictor.name]}: {error}")
+        for name, found in compare_all(predictor, rows, runtime_options(settings)):
+            title = f"{predictor.name} {predictor.manifest.version}, {predictor.runtime_name}"
+            if isinstance(found, Parity):
+                is_same = is_same and found.is_same
+                said = (
+                    f"{found.rows} rows, {found.differing_verdicts} other verdicts, "
+                    f"probabilities differ by {found.largest_difference:.1e} at most"
+                )
+            else:
+                said = f"not compared: {found}"
+            click.echo(f"{title} and {name}: {said}")
+    return is_same
 
 
 @main.command()

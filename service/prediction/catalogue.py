@@ -213,14 +213,19 @@ def runtime_threads(settings: Settings) -> int:
     return settings.runtime_threads or max(1, int(usable_cores()) // worker_count(settings))
 
 
+def runtime_options(settings: Settings) -> RuntimeOptions:
+    """Return what the machine allows a runtime."""
+    return RuntimeOptions(runtime_threads(settings), settings.device)
+
+
 def _load_predictor(
     name: str, entry: ModelEntry, bundle: Bundle, settings: Settings, metrics: Metrics
 ) -> Predictor:
     started_s = time.perf_counter()
     manifest = bundle.manifest
-    options = RuntimeOptions(runtime_threads(settings), settings.device)
     runtime, *more_instances = (
-        load_runtime(entry.runtime, bundle, options) for _ in range(entry.instances)
+        load_runtime(entry.runtime, bundle, runtime_options(settings))
+        for _ in range(entry.instances)
     )
     limits = BatchLimits(
         max_rows=settings.max_batch_rows,

@@ -97,6 +97,11 @@ class Predictor:
         """Whether rows can be submitted."""
         return self._batcher.is_running
 
+    @property
+    def golden_rows(self) -> NDArray[np.generic]:
+        """Rows whose outputs training saw, shape (rows, *input)."""
+        return self._golden.rows
+
     def check_golden_rows(self) -> None:
         """Run the golden rows and compare outputs and verdicts with what training saw.
 

@@ -13,6 +13,7 @@ from many_callers import serving
 from PIL import Image
 
 from service.cli import main
+from service.runtimes import RUNTIMES
 
 
 def dunno(*arguments: object) -> Result:
@@ -110,6 +111,22 @@ def test_check_lists_models_settings_and_posture(
     assert "DUNNO_MAX_BATCH_ROWS=32" in result.stdout
     assert "warning: listening on 0.0.0.0" in result.stdout
     assert "all bundles match" in result.stdout
+
+
+def test_check_compares_the_runtimes_of_a_model_on_rows_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Path
+) -> None:
+    fruit_bundle(tmp_path)
+    write_catalogue(tmp_path, "fruit")
+    monkeypatch.setitem(RUNTIMES, "twin", RUNTIMES["onnx"])
+    monkeypatch.setitem(RUNTIMES, "tensorflow", "nothing:None")
+
+    rows = f"fruit={files / 'basket.npy'}"
+    result = dunno("check", "--parity", "--rows", rows, "--models", tmp_path)
+
+    assert result.exit_code == 0
+    assert "fruit 1, onnx and twin: 1 rows, 0 other verdicts" in result.stdout
+    assert "fruit 1, onnx and tensorflow: not compared: runtime 'tensorflow' needs" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
