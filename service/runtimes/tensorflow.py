@@ -17,6 +17,8 @@ class TensorFlowRuntime:
     def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
         _limit_threads(options.threads)
         bundle.verify()
+        if not any(name.startswith(f"{SAVED_MODEL}/") for name in bundle.manifest.files):
+            raise BundleCorrupt(f"{bundle.path}: holds no SavedModel, only ONNX")
         try:
             self._model = tf.saved_model.load(str(bundle.path / SAVED_MODEL))
             # Bound to one signature, so that no call has to look for it.

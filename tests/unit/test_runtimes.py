@@ -53,6 +53,13 @@ def test_graph_that_is_no_onnx_is_corrupt(tmp_path: Path) -> None:
         load_runtime("onnx", rubbish, OPTIONS)
 
 
+def test_bundle_without_saved_model_is_refused_by_tensorflow(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+
+    with pytest.raises(BundleCorrupt, match="holds no SavedModel, only ONNX"):
+        load_runtime("tensorflow", fruit_bundle(tmp_path), RuntimeOptions(threads=1, device="cpu"))
+
+
 def test_missing_gpu_is_told_and_the_cpu_serves(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
