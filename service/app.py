@@ -20,10 +20,12 @@ from uvicorn.config import STARTUP_FAILURE
 from service import __version__
 from service.api import catalogue as catalogue_routes
 from service.api import probes
+from service.api.calls import Resources
 from service.api.fastlane import Fastlane
 from service.api.middleware import RequestIds
 from service.api.native import add_predict
 from service.api.problems import MEDIA_TYPE, problem, refusal
+from service.api.protocols import add_protocols, protocol_routes
 from service.errors import BundleError, DunnoError
 from service.prediction import Catalogue, load_catalogue
 from service.prediction.catalogue import runtime_threads
@@ -102,11 +104,13 @@ def compose(
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(Exception, _fail)
     describe = app.openapi
-    app.openapi = lambda: app.openapi_schema or add_predict(describe())  # type: ignore[method-assign]
+    app.openapi = lambda: app.openapi_schema or add_protocols(add_predict(describe()))  # type: ignore[method-assign]
     app.state.catalogue = catalogue
     app.state.metrics = metrics
     app.state.workers = workers
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics)
+    resources = Resources(catalogue, settings, metrics, fastlane.decoders)
+    app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
     return fastlane
 
 

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     models: Path = Path("models")
     """Folder of the bundles and of `catalogue.toml`."""
 
+    default_model: str = ""
+    """Model that is meant where a path names none; empty: the only one that is served."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; `auto` takes a GPU where there is one."""
 

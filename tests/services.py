@@ -45,6 +45,7 @@ class Service:
         catalogue = Catalogue({"fruit": Served({"1": self.predictor}, {})})
         self.app = compose(catalogue, Settings(access_log=access_log), self.metrics)
 
-    def counted(self, outcome: str) -> float:
-        labels = {"model": "fruit", "version": "1", "protocol": "native", "outcome": outcome}
+    def counted(self, outcome: str, protocol: str = "native") -> float:
+        self.metrics.exposition()  # counts what is noted down
+        labels = {"model": "fruit", "version": "1", "protocol": protocol, "outcome": outcome}
         return self.metrics.registry.get_sample_value("dunno_requests_total", labels) or 0.0

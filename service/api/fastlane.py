@@ -14,6 +14,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.bodies import CallerGone, linger, read_payload
+from service.api.departures import Departure
 from service.api.middleware import SAFE_HEADERS, request_id_of
 from service.api.options import Options, read_options
 from service.api.problems import MEDIA_TYPE, OUTCOME, problem, refusal, status_of
@@ -25,9 +26,6 @@ from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
 
 PREFIX = "/predict/"
-WATCH_AFTER_S = 0.02
-"""After so long it is looked whether the caller is still there: most answers come sooner."""
-
 MOST_ROUTES = 1024
 """So many targets of requests, query string included, are remembered."""
 
@@ -61,7 +59,7 @@ class Fastlane:
         self.max_body_bytes = settings.max_body_bytes
         self.may_be_hot = not settings.access_log
         """Whether `service.api.hotpath` may answer: it has nothing to say to a log."""
-        self._decoders = DecoderPool(settings.decode_threads, settings.max_decode_requests)
+        self.decoders = DecoderPool(settings.decode_threads, settings.max_decode_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the ASGI specification."""
@@ -75,7 +73,7 @@ class Fastlane:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one predict request, whatever becomes of it."""
         exchange = _Exchange(scope, receive, send, self._nobody)
-        departure = _Departure(receive)
+        departure = Departure(receive)
         self.inflight.inc()
         try:
             await self._predict(exchange, receive, departure)
@@ -98,9 +96,7 @@ class Fastlane:
         if self._settings.access_log:
             exchange.log()
 
-    async def _predict(
-        self, exchange: "_Exchange", receive: Receive, departure: "_Departure"
-    ) -> None:
+    async def _predict(self, exchange: "_Exchange", receive: Receive, departure: Departure) -> None:
         scope = exchange.scope
         options = read_options(scope["query_string"])
         predictor = self._find(scope["path"], options)
@@ -115,7 +111,7 @@ class Fastlane:
         deadline_s = time.monotonic() + self._patience_s(options)
         departure.watch()
         try:
-            prediction = await predictor.predict(payload, terms, deadline_s, self._decoders)
+            prediction = await predictor.predict(payload, terms, deadline_s, self.decoders)
         finally:
             departure.forget()
         await exchange.respond(predictor, prediction, options)
@@ -148,7 +144,7 @@ class Fastlane:
 
     def close(self) -> None:
         """Let go of the decoding threads."""
-        self._decoders.close()
+        self.decoders.close()
 
 
 class _Exchange:
@@ -236,39 +232,6 @@ class _Exchange:
         headers += SAFE_HEADERS
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": has_more})
-
-
-class _Departure:
-    """Cancels the work of a caller who hangs up while waiting."""
-
-    def __init__(self, receive: Receive) -> None:
-        self.has_happened = False
-        self._receive = receive
-        self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Task[None] | None = None
-
-    def watch(self) -> None:
-        """Begin to look, after a moment, for the caller of the current task to hang up."""
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._look)
-
-    def forget(self) -> None:
-        """Stop looking."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-
-    def _look(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.has_happened = True
-        if self._task is not None:
-            self._task.cancel()
 
 
 def server_timing(stages: Stages) -> bytes:

@@ -47,22 +47,44 @@ class FeatureDecoder:
         """Return the rows of a payload; see `Decoder.decode`."""
         match payload.media_type:
             case "application/json":
-                return self._from_json(payload.body)
+                return self._from_json(payload)
             case "text/csv":
                 return self._from_csv(payload.body)
             case "application/x-npy":
-                values = read_npy(payload.body, (len(self._fields),)).astype(np.float64)
-                refuse_too_many(len(values), self._limits)
-                return self._checked(values)
+                return self.decode_array(read_npy(payload.body, (len(self._fields),)))
         raise unsupported(payload, self.media_types)
 
-    def _from_json(self, body: bytes) -> Decoded:
+    def decode_numbers(self, body: bytes) -> Decoded | None:
+        """Return the rows of a body of numbers; see `Decoder.decode_numbers`."""
         values = quick_rows(body, (len(self._fields),), self._limits.max_rows)
-        if values is not None and self._are_valid(values):
-            return Decoded(values.astype(self._dtype))
-        instances = read_instances(body)
-        refuse_too_many(len(instances), self._limits)
-        return collect(instances, self._row_of_json, self._empty)
+        if values is None or not self._are_valid(values):
+            return None
+        return Decoded(values.astype(self._dtype))
+
+    def decode_instances(self, instances: list[object], place: str, payload: Payload) -> Decoded:
+        """Return rows of JSON; see `Decoder.decode_instances`."""
+        refuse_too_many(len(instances), self._limits, place)
+        return collect(
+            instances,
+            lambda instance, position: self._row_of_json(instance, f"{place}[{position}]"),
+            self._empty,
+            payload,
+        )
+
+    def decode_array(self, values: NDArray[np.generic]) -> Decoded:
+        """Return the rows of an array; see `Decoder.decode_array`."""
+        refuse_too_many(len(values), self._limits, "rows")
+        return self._checked(values.astype(np.float64))
+
+    def decode_contents(self, contents: list[bytes], place: str, _: Payload) -> Decoded:
+        """Refuse files; see `Decoder.decode_contents`."""
+        raise InputInvalid(place, f"rows of {len(self._fields)} numbers", f"{len(contents)} files")
+
+    def _from_json(self, payload: Payload) -> Decoded:
+        decoded = self.decode_numbers(payload.body)
+        if decoded is not None:
+            return decoded
+        return self.decode_instances(read_instances(payload.body), "instances", payload)
 
     def _from_csv(self, body: bytes) -> Decoded:
         lines = _read_table(body)
@@ -97,8 +119,7 @@ class FeatureDecoder:
             ((values >= self._minima) & (values <= self._maxima) | missing).all()
         )
 
-    def _row_of_json(self, instance: object, position: int) -> NDArray[np.generic]:
-        place = f"instances[{position}]"
+    def _row_of_json(self, instance: object, place: str) -> NDArray[np.generic]:
         if isinstance(instance, dict):
             instance = self._in_order(instance, place)
         if not isinstance(instance, list) or len(instance) != len(self._fields):
@@ -106,7 +127,7 @@ class FeatureDecoder:
             raise InputInvalid(place, expected, shown(instance))
         numbers = [
             math.nan
-            if value is None and field.nullable
+            if field.nullable and _is_missing(value)
             else check_number(value, f"{place}.{field.name}")
             for value, field in zip(instance, self._fields, strict=True)
         ]
@@ -153,6 +174,11 @@ class FeatureDecoder:
             expected = f"numbers that {self._dtype} can hold"
             raise InputInvalid(place, expected, str(max(values, key=abs)))
         return values.astype(self._dtype)
+
+
+def _is_missing(value: object) -> bool:
+    """Tell whether JSON says so: by null, or as other servers' clients do, by the token NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _bound(value: float | None, otherwise: float) -> float:

@@ -4,8 +4,6 @@ Only four formats are ever opened, the header's size is checked before a pixel i
 failure of the decoder becomes one client error: pictures are the most hostile input there is.
 """
 
-import base64
-import binascii
 import io
 import struct
 from typing import Any
@@ -18,7 +16,7 @@ from PIL import Image, ImageOps
 from service.bundle.manifest import ImageInput, row_shape
 from service.errors import ClientError, InputInvalid, PayloadTooLarge, PictureUnreadable
 from service.inputs.multipart import read_parts
-from service.inputs.numbers import quick_rows, read_instances, read_numbers, shown
+from service.inputs.numbers import quick_rows, read_base64, read_instances, read_numbers
 from service.inputs.payload import (
     LIGHT_BYTES,
     LIGHT_NPY_BYTES,
@@ -83,42 +81,38 @@ class ImageDecoder:
             case "application/json":
                 return self._from_json(payload)
             case "application/x-npy":
-                return self._from_npy(payload.body)
+                return self.decode_array(read_npy(payload.body, self._shape))
             case "multipart/form-data":
                 pictures = read_parts(payload, PICTURE_FIELD, self._limits.max_rows)
-                budget = _Budget(self._limits)
-                return collect(
-                    pictures,
-                    lambda picture, position: self._row_of_picture(
-                        picture, f"{PICTURE_FIELD}[{position}]", budget
-                    ),
-                    self._empty,
-                    payload,
-                )
+                return self.decode_contents(pictures, PICTURE_FIELD, payload)
             case media_type if media_type in FORMATS:
                 row = self._row_of_picture(payload.body, "body", _Budget(self._limits))
                 return Decoded(row[None])
         raise unsupported(payload, self.media_types)
 
-    def _from_json(self, payload: Payload) -> Decoded:
+    def decode_numbers(self, body: bytes) -> Decoded | None:
+        """Return the rows of a body of pixels; see `Decoder.decode_numbers`."""
         for shape in (self._shape, (*self._shape, 1)):
-            values = quick_rows(payload.body, shape, self._limits.max_rows)
+            values = quick_rows(body, shape, self._limits.max_rows)
             rows = None if values is None else self._as_pixels(values)
             if rows is not None:
                 return Decoded(rows.reshape(-1, *self._shape))
-        instances = read_instances(payload.body)
-        refuse_too_many(len(instances), self._limits)
+        return None
+
+    def decode_instances(self, instances: list[object], place: str, payload: Payload) -> Decoded:
+        """Return rows of pixels or of pictures in base64; see `Decoder.decode_instances`."""
+        refuse_too_many(len(instances), self._limits, place)
         budget = _Budget(self._limits)
         return collect(
             instances,
-            lambda instance, position: self._row_of_json(instance, position, budget),
+            lambda instance, position: self._row_of_json(instance, f"{place}[{position}]", budget),
             self._empty,
             payload,
         )
 
-    def _from_npy(self, body: bytes) -> Decoded:
-        values = read_npy(body, self._shape)
-        refuse_too_many(len(values), self._limits)
+    def decode_array(self, values: NDArray[np.generic]) -> Decoded:
+        """Return the rows of an array of pixels; see `Decoder.decode_array`."""
+        refuse_too_many(len(values), self._limits, "rows")
         rows = values.astype(self._dtype) if values.dtype == np.uint8 else self._as_pixels(values)
         if rows is not None:
             return Decoded(rows)
@@ -126,12 +120,26 @@ class ImageDecoder:
             values, lambda row, position: self._row(row, f"rows[{position}]"), self._empty
         )
 
-    def _row_of_json(
-        self, instance: object, position: int, budget: "_Budget"
-    ) -> NDArray[np.generic]:
-        place = f"instances[{position}]"
+    def decode_contents(self, contents: list[bytes], place: str, payload: Payload) -> Decoded:
+        """Return the rows of encoded pictures; see `Decoder.decode_contents`."""
+        refuse_too_many(len(contents), self._limits, place)
+        budget = _Budget(self._limits)
+        return collect(
+            contents,
+            lambda picture, position: self._row_of_picture(picture, f"{place}[{position}]", budget),
+            self._empty,
+            payload,
+        )
+
+    def _from_json(self, payload: Payload) -> Decoded:
+        decoded = self.decode_numbers(payload.body)
+        if decoded is not None:
+            return decoded
+        return self.decode_instances(read_instances(payload.body), "instances", payload)
+
+    def _row_of_json(self, instance: object, place: str, budget: "_Budget") -> NDArray[np.generic]:
         if isinstance(instance, dict):
-            content = _decoded_base64(instance, place)
+            content = read_base64(instance, place, 'pixels or {"b64": "..."}')
             return self._row_of_picture(content, f"{place}.b64", budget)
         if _is_deep(instance, len(self._shape)):
             values = read_numbers(instance, (*self._shape, 1), place).reshape(self._shape)
@@ -329,16 +337,6 @@ def _png_pixels(body: bytes) -> int:
         return 1 << 62
     width, height = struct.unpack_from(">II", body, 16)
     return int(width) * int(height)
-
-
-def _decoded_base64(instance: dict[str, object], place: str) -> bytes:
-    text = instance.get("b64")
-    if len(instance) != 1 or not isinstance(text, str):
-        raise InputInvalid(place, 'pixels or {"b64": "..."}', shown(instance))
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)  # as `base64 FILE` wraps it
-    except (binascii.Error, ValueError):
-        raise InputInvalid(f"{place}.b64", "base64", shown(text)) from None
 
 
 def _is_deep(value: object, depth: int) -> bool:

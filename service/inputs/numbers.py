@@ -4,6 +4,8 @@ The quick path takes a body only if everything about it is as expected; whatever
 careful path, which reads row by row and can name the place.
 """
 
+import base64
+import binascii
 import json
 import math
 import re
@@ -73,7 +75,7 @@ def read_instances(body: bytes) -> list[object]:
     Raises:
         InputInvalid: if the body is no JSON of that form.
     """
-    content = _read_json(body)
+    content = read_json(body)
     if not isinstance(content, dict):
         raise InputInvalid("body", 'an object {"instances": [...]}', shown(content))
     unknown = [key for key in content if key != "instances"]
@@ -87,7 +89,36 @@ def read_instances(body: bytes) -> list[object]:
     return instances
 
 
-def _read_json(body: bytes) -> object:
+def read_base64(instance: object, place: str, expected: str = '{"b64": "..."}') -> bytes:
+    """Return the bytes of `{"b64": "..."}`.
+
+    Raises:
+        InputInvalid: if it is none, or no base64.
+    """
+    text = instance.get("b64") if isinstance(instance, dict) and len(instance) == 1 else None
+    if not isinstance(text, str):
+        raise InputInvalid(place, expected, shown(instance))
+    return decode_base64(text, f"{place}.b64")
+
+
+def decode_base64(text: str, place: str) -> bytes:
+    """Return the bytes of a text in base64; it may be cut into lines, as `base64 FILE` does.
+
+    Raises:
+        InputInvalid: if it is none.
+    """
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise InputInvalid(place, "base64", shown(text)) from None
+
+
+def read_json(body: bytes) -> Any:
+    """Return the JSON document that is the whole body; NaN and Infinity are read as such.
+
+    Raises:
+        InputInvalid: if it is none.
+    """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as strict_error:

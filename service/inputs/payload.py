@@ -84,6 +84,44 @@ class Decoder(Protocol):
         """
         ...
 
+    def decode_numbers(self, body: bytes) -> Decoded | None:
+        """Return the rows of `{"instances": [...]}` of nothing but sound numbers, else None."""
+        ...
+
+    def decode_instances(self, instances: list[object], place: str, payload: Payload) -> Decoded:
+        """Return rows that are parsed JSON already.
+
+        Args:
+            instances: one for each row.
+            place: what they are called in messages.
+            payload: where they come from.
+
+        Raises:
+            ClientError: as `decode` does.
+        """
+        ...
+
+    def decode_array(self, values: NDArray[np.generic]) -> Decoded:
+        """Return the rows of an array of numbers, shape (rows, *input).
+
+        Raises:
+            ClientError: as `decode` does.
+        """
+        ...
+
+    def decode_contents(self, contents: list[bytes], place: str, payload: Payload) -> Decoded:
+        """Return rows that are a file each: a picture or a text in UTF-8.
+
+        Args:
+            contents: one for each row.
+            place: what they are called in messages.
+            payload: where they come from.
+
+        Raises:
+            ClientError: as `decode` does.
+        """
+        ...
+
 
 def unsupported(payload: Payload, media_types: tuple[str, ...]) -> MediaTypeUnsupported:
     """Return the failure that lists what the model takes."""
@@ -119,9 +157,9 @@ def collect(
     return Decoded(np.stack(rows) if rows else empty, errors)
 
 
-def refuse_too_many(rows: int, limits: InputLimits) -> None:
+def refuse_too_many(rows: int, limits: InputLimits, place: str = "instances") -> None:
     """Raise PayloadTooLarge if a request has more rows than it may."""
     if rows > limits.max_rows:
         raise PayloadTooLarge(f"the request ({rows:,} rows)", limits.max_rows, "rows")
     if rows == 0:
-        raise InputInvalid("instances", "at least one row", "none")
+        raise InputInvalid(place, "at least one row", "none")

@@ -1,7 +1,7 @@
 """Texts -> rows of token ids, by the vocabulary of the bundle."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import numpy as np
@@ -82,15 +82,42 @@ class TextDecoder:
         """Return the rows of a payload; see `Decoder.decode`."""
         match payload.media_type:
             case "application/json":
-                texts = read_instances(payload.body)
-                refuse_too_many(len(texts), self._limits)
-                return collect(texts, self._row, self._empty)
+                return self.decode_instances(read_instances(payload.body), "instances", payload)
             case "text/plain":
-                return Decoded(self._row(_decoded(payload.body), None)[None])
+                return Decoded(self._row(_decoded(payload.body, "body"), "body")[None])
         raise unsupported(payload, self.media_types)
 
-    def _row(self, text: object, position: int | None) -> NDArray[np.int32]:
-        place = "body" if position is None else f"instances[{position}]"
+    def decode_numbers(self, _: bytes) -> None:
+        """Return nothing: no text is a number; see `Decoder.decode_numbers`."""
+        return
+
+    def decode_instances(self, instances: list[object], place: str, payload: Payload) -> Decoded:
+        """Return the rows of texts; see `Decoder.decode_instances`."""
+        refuse_too_many(len(instances), self._limits, place)
+        return collect(
+            instances,
+            lambda text, position: self._row(text, f"{place}[{position}]"),
+            self._empty,
+            payload,
+        )
+
+    def decode_array(self, values: NDArray[np.generic]) -> Decoded:
+        """Refuse numbers; see `Decoder.decode_array`."""
+        raise InputInvalid("rows", "texts", f"numbers of type {values.dtype}")
+
+    def decode_contents(self, contents: list[bytes], place: str, payload: Payload) -> Decoded:
+        """Return the rows of texts in UTF-8; see `Decoder.decode_contents`."""
+        refuse_too_many(len(contents), self._limits, place)
+        return collect(contents, self._row_of(place), self._empty, payload)
+
+    def _row_of(self, place: str) -> Callable[[bytes, int], NDArray[np.generic]]:
+        def read(content: bytes, position: int) -> NDArray[np.generic]:
+            own_place = f"{place}[{position}]"
+            return self._row(_decoded(content, own_place), own_place)
+
+        return read
+
+    def _row(self, text: object, place: str) -> NDArray[np.int32]:
         if not isinstance(text, str):
             raise InputInvalid(place, "a text", shown(text))
         if not text.strip():
@@ -98,8 +125,8 @@ class TextDecoder:
         return self._tokenizer.ids(text)
 
 
-def _decoded(body: bytes) -> str:
+def _decoded(body: bytes, place: str) -> str:
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputInvalid("body", "UTF-8", f"another byte at {error.start}") from None
+        raise InputInvalid(place, "UTF-8", f"another byte at {error.start}") from None

@@ -2,7 +2,7 @@
 
 from service.batching import Delivery
 from service.prediction.catalogue import Catalogue, load_catalogue
-from service.prediction.decoding import DecoderPool
+from service.prediction.decoding import DecoderPool, Reader
 from service.prediction.predictor import Answer, Prediction, Predictor, Stages
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Delivery",
     "Prediction",
     "Predictor",
+    "Reader",
     "Stages",
     "load_catalogue",
 ]

@@ -3,9 +3,25 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 from service.errors import DeadlineExceeded, QueueFull
-from service.inputs import Decoded, Decoder, Payload
+from service.inputs import Payload
+
+Read = TypeVar("Read")
+Read_co = TypeVar("Read_co", covariant=True)
+
+
+class Reader(Protocol[Read_co]):
+    """Reads a payload; a `Decoder` is one, and so is what reads a whole request."""
+
+    def is_light(self, payload: Payload) -> bool:
+        """Tell whether reading is quick enough for the event loop."""
+        ...
+
+    def decode(self, payload: Payload) -> Read_co:
+        """Return what the payload holds."""
+        ...
 
 
 class DecoderPool:
@@ -20,11 +36,13 @@ class DecoderPool:
         self._max_requests = max_requests
         self._requests = 0
 
-    async def decode(self, decoder: Decoder, payload: Payload, deadline_s: float) -> Decoded:
-        """Return the rows of a payload, decoded in a thread.
+    async def decode(
+        self, decoder: Reader[Read_co], payload: Payload, deadline_s: float
+    ) -> Read_co:
+        """Return what a payload holds, decoded in a thread.
 
         Args:
-            decoder: of the model.
+            decoder: of the model, or of a whole request.
             payload: the request's body.
             deadline_s: `time.monotonic()` after which the rows are worthless.
 
@@ -46,7 +64,7 @@ class DecoderPool:
         finally:
             payload.is_abandoned = True  # does no harm to what is finished
 
-    def _count_done(self, future: "asyncio.Future[Decoded]") -> None:
+    def _count_done(self, future: "asyncio.Future[Any]") -> None:
         self._requests -= 1
         if not future.cancelled():
             future.exception()  # looked at, or asyncio would complain that nobody did

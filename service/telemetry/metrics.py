@@ -72,6 +72,29 @@ RowNote = tuple[str | None, int, float, float | None]
 """What is counted of a row: reason (None for an answer), index of the best label, confidence, p."""
 
 
+class Statistics(NamedTuple):
+    """What has been counted of one version of a model, for protocols that ask for it.
+
+    Stages and batches are those of all versions under the name.
+    """
+
+    requests: int
+    """That got an answer, whatever the verdict."""
+
+    requests_s: float
+    """How long these took together."""
+
+    failures: int
+    failures_s: float
+    rows: int
+    batches: int
+    last_success_s: float
+    """Unix time of the last run that went well; 0: there was none."""
+
+    stages: dict[str, tuple[int, float]]
+    """Stage -> how often and how long together, seconds."""
+
+
 class Metrics:
     """All metrics of one process, in a registry of its own."""
 
@@ -313,6 +336,7 @@ class RequestMetrics:
         # Notes are made on the event loop and may be counted in the thread that answers a scrape.
         self._counting = threading.Lock()
         self._model = model
+        self.protocol = protocol
         self.stages = {stage: metrics.stage_duration.labels(model, stage) for stage in STAGES}
         self._requests = {
             outcome: metrics.requests.labels(model, version, protocol, outcome)
@@ -349,6 +373,11 @@ class RequestMetrics:
         self._durations[True].observe_all(seconds)
         for stage, values in zip(STAGES, zip(*timings, strict=True), strict=True):
             self.stages[stage].observe_all(values)
+
+    def totals(self, *, is_ok: bool) -> tuple[int, float]:
+        """Return how many requests were answered, or were not, and their seconds together."""
+        durations = self._durations[is_ok]
+        return sum(durations.counts), durations.sum
 
     def count_input_rejection(self, reason: str) -> None:
         """Count a row or request that was refused for what it holds."""
@@ -398,6 +427,24 @@ class ModelMetrics(RequestMetrics):
         if protocol not in self._protocols:
             self._protocols[protocol] = RequestMetrics(self._metrics, *self._names, protocol)
         return self._protocols[protocol]
+
+    def statistics(self) -> Statistics:
+        """Return what has been counted so far, by requests of all protocols."""
+        self.count_notes()
+        series = [self, *self._protocols.values()]
+        answered = [each.totals(is_ok=True) for each in series]
+        failed = [each.totals(is_ok=False) for each in series]
+        rows = [self._answered, *self._unknown.values()]
+        return Statistics(
+            requests=sum(number for number, _ in answered),
+            requests_s=sum(seconds for _, seconds in answered),
+            failures=sum(number for number, _ in failed),
+            failures_s=sum(seconds for _, seconds in failed),
+            rows=int(sum(each.value for each in rows)),
+            batches=sum(self._batch_rows.counts),
+            last_success_s=self._last_success.value,
+            stages={name: (sum(each.counts), each.sum) for name, each in self.stages.items()},
+        )
 
     def watch_drift(self, drift: Drift) -> None:
         """Let `drift` see every row from now on; its signals are computed when scraped."""

@@ -1,21 +1,11 @@
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
+from counting import value
 
 from service.app import compose
 from service.prediction import Catalogue
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-
-
-def value(client: httpx.Client, name: str, **labels: str) -> float:
-    text = client.get("/metrics").text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
 
 
 def test_process_is_alive_and_ready(client: httpx.Client) -> None:
@@ -117,6 +107,14 @@ def test_verdicts_stages_and_batches_are_measured(client: httpx.Client) -> None:
 
     after = {name: value(client, name, model="fruit", **more) for name, more in names.items()}
     assert after == {name: number + 1 for name, number in before.items()}
+
+
+def test_openapi_describes_the_other_protocols(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    body = paths["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]
+    assert "/v1/models/{model}:predict" in paths
+    assert "inputs" in body["application/json"]["schema"]["properties"]
 
 
 def test_openapi_describes_the_hot_route(client: httpx.Client) -> None:

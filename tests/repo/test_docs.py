@@ -15,6 +15,7 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BEHAVIOUR = (ROOT / "docs/behaviour.md").read_text()
+PROTOCOLS = (ROOT / "docs/protocols.md").read_text()
 
 
 def section(text: str, name: str) -> str:
@@ -54,12 +55,32 @@ def test_every_setting_is_documented_as_the_code_says() -> None:
     assert section(BEHAVIOUR, "settings").strip() == table
 
 
-def test_every_promise_is_backed_by_a_test_of_that_name() -> None:
-    tests = {
+def names_of_tests() -> set[str]:
+    return {
         name
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"def (test_\w+)", path.read_text())
     }
+
+
+def test_every_line_of_the_conformance_tables_names_its_test() -> None:
+    heads = ("| part |", "| --- |")
+    lines = [
+        line
+        for line in PROTOCOLS.splitlines()
+        if line.startswith("| ") and not line.startswith(heads)
+    ]
+    tests = names_of_tests()
+
+    assert lines
+    for line in lines:
+        named = re.findall(r"`(test_\w+)`", line)
+        assert named, f"no test behind: {line}"
+        assert set(named) <= tests, f"no such test: {set(named) - tests}"
+
+
+def test_every_promise_is_backed_by_a_test_of_that_name() -> None:
+    tests = names_of_tests()
     promises = [line for line in BEHAVIOUR.splitlines() if line.startswith("- ")]
 
     assert promises

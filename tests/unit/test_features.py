@@ -52,7 +52,7 @@ def test_list_in_order_and_object_by_name_are_the_same_row(decoder: FeatureDecod
 
 
 def test_missing_value_is_nan_where_the_field_allows_it(decoder: FeatureDecoder) -> None:
-    decoded = decoder.decode(as_json([3, 7.5, None], {"pH": 3, "sugar": 7.5}))
+    decoded = decoder.decode(as_json([3, 7.5, None], [3, 7.5, math.nan], {"pH": 3, "sugar": 7.5}))
 
     assert np.isnan(decoded.rows[:, 2].astype(float)).all()
 
@@ -158,3 +158,8 @@ def test_other_media_types_are_refused_with_those_there_are(decoder: FeatureDeco
 def test_only_small_bodies_are_light(decoder: FeatureDecoder) -> None:
     assert decoder.is_light(Payload(b"x" * 1000, "text/csv"))
     assert not decoder.is_light(Payload(b"x" * 1_000_000, "text/csv"))
+
+
+def test_files_are_no_rows_of_features(decoder: FeatureDecoder) -> None:
+    with pytest.raises(InputInvalid, match="expected rows of 3 numbers, got 2 files"):
+        decoder.decode_contents([b"", b""], "data", Payload(b"", ""))

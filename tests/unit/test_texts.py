@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 from service.bundle.manifest import TextInput
@@ -83,3 +84,8 @@ def test_other_media_types_are_refused(decoder: TextDecoder) -> None:
 
 def test_vocabulary_is_one_token_a_line_whatever_separates_lines_elsewhere() -> None:
     assert read_vocabulary("a\n\u2028\nb\n".encode()) == ["a", "\u2028", "b"]
+
+
+def test_numbers_are_no_texts(decoder: TextDecoder) -> None:
+    with pytest.raises(InputInvalid, match="expected texts, got numbers of type float64"):
+        decoder.decode_array(np.zeros((1, 3)))
