@@ -421,3 +421,10 @@ def test_requests_are_counted_by_their_protocol(client: httpx.Client) -> None:
     post(client, "/v1/models/review:predict", {"instances": [""]})
 
     assert (counted("answered"), counted("invalid")) == (before[0] + 1, before[1] + 1)
+
+
+def test_root_says_that_the_server_is_alive(client: httpx.Client) -> None:
+    response = client.get("/")
+
+    assert response.status_code == 200
+    assert response.json() == {"status": "alive"}

@@ -1,4 +1,4 @@
-"""KServe's own client, which needs other versions of many packages: in an environment of its own."""
+"""KServe's own client, in an environment of its own: it needs other versions of many packages."""
 
 import json
 import os
