@@ -1,4 +1,4 @@
-"""The lines of TensorFlow Serving's own documents, typed as they stand there, for a model of ours."""
+"""Lines of TensorFlow Serving's own documents, typed as they stand there, for a model of ours."""
 
 import json
 import shutil
