@@ -49,6 +49,9 @@ class ModelEntry(BaseModel):
     runtime: str = "onnx"
     """Which runtime executes the graph."""
 
+    variant: str | None = None
+    """Which of the bundle's variants is served, such as `int8`; the graph itself unless given."""
+
     instances: int = Field(default=1, ge=1, le=64)
     """How many batches run at the same time, each by a session of its own."""
 
@@ -218,7 +221,7 @@ def _load_predictor(
 ) -> Predictor:
     started_s = time.perf_counter()
     manifest = bundle.manifest
-    options = RuntimeOptions(runtime_threads(settings), settings.device)
+    options = RuntimeOptions(runtime_threads(settings), settings.device, entry.variant)
     runtime, *more_instances = (
         load_runtime(entry.runtime, bundle, options) for _ in range(entry.instances)
     )
@@ -239,6 +242,7 @@ def _load_predictor(
             limits=limits,
             metrics=metrics.of_model(name, manifest.version, manifest.labels),
             more_instances=more_instances,
+            variant=entry.variant,
         )
     except OptionInvalid as error:
         # The judge speaks to callers; here it is the operator who asked for a risk.
@@ -251,7 +255,7 @@ def _load_predictor(
     metrics.model_load_duration.labels(name).observe(loaded_s - started_s)
     metrics.model_warmup_duration.labels(name).observe(time.perf_counter() - loaded_s)
     metrics.model_state.labels(name, manifest.version, "available").set(1)
-    digest = manifest.policy_id.rpartition("-")[2]
+    digest = predictor.judge.policy_id.rpartition("-")[2]
     metrics.model_info.labels(name, manifest.version, entry.runtime, runtime.device, digest).set(1)
     log.info(
         "model ready",
@@ -259,6 +263,7 @@ def _load_predictor(
             "model": name,
             "version": manifest.version,
             "runtime": entry.runtime,
+            "variant": entry.variant,
             "device": runtime.device,
             "seconds": round(time.perf_counter() - started_s, 3),
         },
