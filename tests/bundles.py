@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.bundle import Bundle, Manifest, write_bundle
 from service.bundle.manifest import (
+    Agreement,
     Calibration,
     CertifiedRow,
     Conformal,
@@ -26,6 +28,7 @@ from service.bundle.manifest import (
     TemperatureScaling,
     Tensor,
     TextInput,
+    Variant,
 )
 
 FRUIT = ("apple", "pear", "plum")
@@ -131,6 +134,94 @@ def review_bundle(models: Path) -> Bundle:
     content = onnx_bytes(graph, nodes, constants)
     files = {"vocabulary.txt": "\n".join(VOCABULARY).encode()}
     return _write(models / "review" / "1", "review", "1", content, golden, facts, files)
+
+
+def convolution_bundle(models: Path, glare: float = 1, **changes: Any) -> Bundle:
+    """Pictures of 8 x 8: `left` or `right`, whichever half is lighter, by three convolutions.
+
+    What `glare` brightens comes out of the first one, and the second does not look at it.
+    """
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0.5, 1, (4, 1, 3, 3)) / 9 / 255
+    second, third = (rng.uniform(0.5, 1, (4, 4, 3, 3)) / 36 for _ in range(2))
+    first[3] *= glare
+    second[:, 3] = 0
+    sides = np.tile([[6.0, -6.0], [-6.0, 6.0]], (8, 1))
+    nodes = [
+        helper.make_node("Cast", ["rows"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["floats", "channel"], ["maps_0"]),
+    ]
+    for number in (1, 2, 3):
+        names = [f"maps_{number - 1}", f"filters_{number}"]
+        nodes += [
+            helper.make_node("Conv", names, [f"sums_{number}"], name=f"conv_{number}"),
+            helper.make_node("Relu", [f"sums_{number}"], [f"maps_{number}"]),
+        ]
+    nodes += [
+        helper.make_node("Flatten", ["maps_3"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "sides"], ["logits"]),
+    ]
+    floats = {"filters_1": first, "filters_2": second, "filters_3": third, "sides": sides}
+    constants = [
+        helper.make_tensor("channel", TensorProto.INT64, [1], [1]),
+        *(
+            onnx.numpy_helper.from_array(values.astype(np.float32), name)
+            for name, values in floats.items()
+        ),
+    ]
+    graph = Graph(
+        input=Tensor(name="rows", dtype="uint8", shape=(8, 8)), outputs=(_tensor("logits", 2),)
+    )
+    content = onnx_bytes(graph, nodes, constants)
+    rows = halves(8, seed=9)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    golden = {
+        "rows": rows,
+        "logits": session.run(["logits"], {"rows": rows})[0],
+        "novelty_scores": np.empty((8, 0), np.float32),
+    }
+    declared = ImageInput(height=8, width=8, channels=1)
+    facts = {"labels": ("left", "right"), "input": declared, "graph": graph, "novelty": None}
+    facts |= changes
+    return _write(models / "halves" / "1", "halves", "1", content, golden, facts)
+
+
+def halves(n: int, seed: int) -> NDArray[np.uint8]:
+    """Return pictures of 8 x 8 with one light half: left, right, left, ..."""
+    light = np.broadcast_to(np.arange(8) < 4, (n, 8, 8)).copy()
+    light[1::2] = ~light[1::2]
+    drawn = np.random.default_rng(seed).integers(0, 60, (n, 8, 8))
+    return (drawn + 190 * light).astype(np.uint8)
+
+
+def with_variant(bundle: Bundle, graph: bytes | None = None, tolerance: float = 0.1) -> Bundle:
+    """Write a bundle anew with a variant `int8`; its graph is the bundle's own unless given."""
+    contents = {name: bundle.read(name) for name in bundle.manifest.files}
+    contents["model.int8.onnx"] = graph or contents["model.onnx"]
+    agreement = Agreement(rows="test split", n=1000, identical=0.9995)
+    variant = Variant(
+        file="model.int8.onnx", tolerance=tolerance, agreements=(agreement,), made="for tests"
+    )
+    return write_bundle(
+        bundle.path,
+        contents,
+        lambda files: bundle.manifest.model_copy(
+            update={"files": files, "variants": {"int8": variant}}
+        ),
+    )
+
+
+def fruit_graph(bundle: Bundle, shift: float) -> bytes:
+    """Return the graph of a fruit bundle with `shift` added to the first logit."""
+    nodes = [
+        helper.make_node("Add", ["rows", "shift"], ["logits"]),
+        helper.make_node("Gather", ["rows", "firm"], ["novelty_scores"], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("firm", TensorProto.INT64, [1], [2]),
+        helper.make_tensor("shift", TensorProto.FLOAT, [1, 3], [shift, 0, 0]),
+    ]
+    return onnx_bytes(bundle.manifest.graph, nodes, constants)
 
 
 def write_catalogue(models: Path, *names: str, more: str = "") -> Path:

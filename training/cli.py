@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from service.bundle.store import MANIFEST
 from service.errors import DunnoError
 from training.recipe import NETWORKS
 
@@ -59,15 +61,34 @@ def _folders(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Ours, or the ones that lectures show (their bundles stay below the work folder).",
 )
+@click.option(
+    "--quantize",
+    "is_quantized",
+    is_flag=True,
+    help="Add an int8 variant, if verdicts stay the same; a bundle that is there is not refitted.",
+)
 @_folders
-def train(name: str, network: str, data: Path | None, models: Path, work: Path) -> None:
+def train(  # noqa: PLR0913  one parameter for each option of the command
+    name: str,
+    network: str,
+    data: Path | None,
+    models: Path,
+    work: Path,
+    *,
+    is_quantized: bool,
+) -> None:
     """Train the model NAME and write its bundle; an interrupted run carries on where it was."""
     with _told_in_a_sentence():
         from training import pipeline  # noqa: PLC0415  # needs the extra
 
         place = pipeline.Place(data or data_folder(), work, models / name / VERSION)
-        bundle = pipeline.train(name, network, place)
-    click.echo(f"wrote {bundle.path}")
+        if not (is_quantized and (place.bundle / MANIFEST).exists()):
+            place = replace(place, bundle=pipeline.train(name, network, place).path)
+        if is_quantized:
+            from training.variants import add_int8  # noqa: PLC0415
+
+            add_int8(name, place)
+    click.echo(f"wrote {place.bundle}")
 
 
 @click.command()

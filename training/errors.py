@@ -7,6 +7,7 @@ DunnoError
     ├── DataCorrupt     a data file is not the one that the recipe was written for
     ├── RecipeDiffers   a bundle was made by a recipe with other labels or another input
     ├── ExportDiffers   two runtimes disagree about the exported graph; nothing is written
+    ├── QuantizationRefused  an int8 graph gives other verdicts; nothing is written
     └── PackRefused     a model to pack, its labels and its rows do not go together
 
 The command line prints the message alone and leaves with exit code 1; `dunno pack` with 2 if an
@@ -38,6 +39,10 @@ class RecipeDiffers(TrainingError):
 
 class ExportDiffers(TrainingError):
     """SavedModel and ONNX differ by more than is allowed, or an output depends on the batch."""
+
+
+class QuantizationRefused(TrainingError):
+    """A graph has nothing to quantise, or gives other verdicts in int8; nothing is written."""
 
 
 class PackRefused(TrainingError):

@@ -52,7 +52,7 @@ def remeasure(name: str, place: Place) -> Remeasured:
     """
     recipe, _ = find_recipe(name)
     before = read_bundle(place.bundle)
-    _refuse_other_labels(recipe, before)
+    refuse_other_labels(recipe, before)
     if isinstance(recipe, PackedRecipe):
         after = remeasure_packed(recipe, place.data, place.work / name, before)
     else:
@@ -67,10 +67,7 @@ def remeasure_recipe(recipe: Recipe, place: Place, bundle: Bundle) -> Bundle:
     """Measure a bundle that `pipeline.make` wrote, write its card anew, and return it."""
     data = recipe.load(place.data)
     manifest = bundle.manifest
-    if data.input != manifest.input or any(
-        manifest.files.get(name) != file_of(content) for name, content in data.files.items()
-    ):
-        raise RecipeDiffers(f"{bundle.path}: its input or vocabulary differs; {_TRAIN_AGAIN}")
+    refuse_other_data(bundle, data)
     scores = _scores(bundle, data, place.work / recipe.name / "evaluation")
     reported = _reported(recipe, manifest, data, scores, own_work(recipe.name, place))
     evaluation = measuring.measure(manifest, reported, scores, data)
@@ -90,7 +87,25 @@ def remeasure_recipe(recipe: Recipe, place: Place, bundle: Bundle) -> Bundle:
     )
 
 
-def _refuse_other_labels(recipe: Recipe, bundle: Bundle) -> None:
+def refuse_other_data(bundle: Bundle, data: Data) -> None:
+    """Raise if a bundle takes other rows than its recipe loads now.
+
+    Raises:
+        RecipeDiffers: naming the bundle.
+    """
+    manifest = bundle.manifest
+    if data.input != manifest.input or any(
+        manifest.files.get(name) != file_of(content) for name, content in data.files.items()
+    ):
+        raise RecipeDiffers(f"{bundle.path}: its input or vocabulary differs; {_TRAIN_AGAIN}")
+
+
+def refuse_other_labels(recipe: Recipe, bundle: Bundle) -> None:
+    """Raise if a bundle has other labels than its recipe.
+
+    Raises:
+        RecipeDiffers: naming the bundle.
+    """
     if recipe.labels != bundle.manifest.labels:
         raise RecipeDiffers(f"{bundle.path}: its labels are other ones; {_TRAIN_AGAIN}")
 

@@ -39,6 +39,7 @@ def describe_model(
             "id": predictor.judge.policy_id,
             "in_force": _terms(predictor),
         },
+        "variants": {name: one.model_dump(mode="json") for name, one in manifest.variants.items()},
         "evaluation": manifest.evaluation and manifest.evaluation.model_dump(mode="json"),
         "provenance": manifest.provenance.model_dump(mode="json"),
     }
@@ -54,6 +55,7 @@ def _short(predictor: Predictor) -> dict[str, Any]:
         "kind": manifest.input.kind,
         "labels": manifest.labels,
         "runtime": predictor.runtime_name,
+        "variant": predictor.variant,
         "device": predictor.runtime.device,
     }
 

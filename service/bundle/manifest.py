@@ -398,6 +398,30 @@ class Reference(Section):
     answered: Share
 
 
+class Agreement(Section):
+    """How often a variant gives the verdict of the graph itself, on rows that did not shape it."""
+
+    rows: str
+    """What the rows are, in words."""
+
+    n: Count
+    identical: Share
+
+
+class Variant(Section):
+    """The same network in other numbers, such as int8: quicker, and hardly ever of another mind."""
+
+    file: str
+    """File of the bundle with the graph, for ONNX Runtime."""
+
+    tolerance: Positive
+    """Largest difference of a golden output from what the graph itself returns."""
+
+    agreements: tuple[Agreement, ...] = Field(min_length=1)
+    made: str
+    """How it was made, in words."""
+
+
 class Provenance(Section):
     """Where the bundle comes from."""
 
@@ -434,6 +458,9 @@ class Manifest(Section):
     policy: Policy
     evaluation: Evaluation | None = None
     reference: Reference | None = None
+    variants: dict[Name, Variant] = {}
+    """Further graphs that an operator may choose instead of `model.onnx`, by name."""
+
     provenance: Provenance
 
     @model_validator(mode="after")
@@ -446,14 +473,23 @@ class Manifest(Section):
     @property
     def policy_id(self) -> str:
         """Name of what decides: changes with graph, calibration, novelty, sets or policy."""
+        return self.policy_id_of(None)
+
+    def policy_id_of(self, variant: str | None) -> str:
+        """Return the same for a variant; one that is not served changes no name.
+
+        Args:
+            variant: one of `variants`; None: the graph itself.
+        """
         deciding = {"calibration", "novelty", "conformal", "policy", "labels"}
+        idle = {each.file for name, each in self.variants.items() if name != variant}
         content = json.dumps(
             {
                 **self.model_dump(mode="json", include=deciding),
                 "files": {
                     name: file.sha256
                     for name, file in self.files.items()
-                    if not name.endswith(DESCRIBING)
+                    if not name.endswith(DESCRIBING) and name not in idle
                 },
             },
             sort_keys=True,
@@ -477,6 +513,9 @@ def _check_files(manifest: Manifest) -> None:
             raise ValueError(f"file name {name!r} leaves the bundle")
     if manifest.input.kind == "text" and manifest.input.vocabulary not in manifest.files:
         raise ValueError(f"the vocabulary {manifest.input.vocabulary!r} is not among the files")
+    for name, variant in manifest.variants.items():
+        if variant.file not in manifest.files:
+            raise ValueError(f"the file {variant.file!r} of variant {name} is not among the files")
 
 
 def _check_graph(manifest: Manifest) -> None:

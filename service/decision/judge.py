@@ -84,9 +84,11 @@ class Terms:
 class Judge:
     """Turns the outputs of one model's graph into verdicts, by its manifest and the operator."""
 
-    def __init__(self, manifest: Manifest, floor: "Floor | None" = None) -> None:
+    def __init__(
+        self, manifest: Manifest, floor: "Floor | None" = None, variant: str | None = None
+    ) -> None:
         self.labels = manifest.labels
-        self.policy_id = manifest.policy_id
+        self.policy_id = manifest.policy_id_of(variant)
         self._calibration = manifest.calibration
         self._tails = None if manifest.novelty is None else Tails(manifest.novelty)
         self._single = SingleRow(manifest.calibration, manifest.novelty)

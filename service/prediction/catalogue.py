@@ -4,6 +4,7 @@ import logging
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pydantic
@@ -48,6 +49,9 @@ class ModelEntry(BaseModel):
 
     runtime: str = "onnx"
     """Which runtime executes the graph."""
+
+    variant: str | None = None
+    """Which of the bundle's variants is served, such as `int8`; the graph itself unless given."""
 
     instances: int = Field(default=1, ge=1, le=64)
     """How many batches run at the same time, each by a session of its own."""
@@ -223,9 +227,9 @@ def _load_predictor(
 ) -> Predictor:
     started_s = time.perf_counter()
     manifest = bundle.manifest
+    options = replace(runtime_options(settings), variant=entry.variant)
     runtime, *more_instances = (
-        load_runtime(entry.runtime, bundle, runtime_options(settings))
-        for _ in range(entry.instances)
+        load_runtime(entry.runtime, bundle, options) for _ in range(entry.instances)
     )
     limits = BatchLimits(
         max_rows=settings.max_batch_rows,
@@ -244,6 +248,7 @@ def _load_predictor(
             limits=limits,
             metrics=metrics.of_model(name, manifest.version, manifest.labels),
             more_instances=more_instances,
+            variant=entry.variant,
         )
     except OptionInvalid as error:
         # The judge speaks to callers; here it is the operator who asked for a risk.
@@ -256,7 +261,7 @@ def _load_predictor(
     metrics.model_load_duration.labels(name).observe(loaded_s - started_s)
     metrics.model_warmup_duration.labels(name).observe(time.perf_counter() - loaded_s)
     metrics.model_state.labels(name, manifest.version, "available").set(1)
-    digest = manifest.policy_id.rpartition("-")[2]
+    digest = predictor.judge.policy_id.rpartition("-")[2]
     metrics.model_info.labels(name, manifest.version, entry.runtime, runtime.device, digest).set(1)
     log.info(
         "model ready",
@@ -264,6 +269,7 @@ def _load_predictor(
             "model": name,
             "version": manifest.version,
             "runtime": entry.runtime,
+            "variant": entry.variant,
             "device": runtime.device,
             "seconds": round(time.perf_counter() - started_s, 3),
         },

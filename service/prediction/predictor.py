@@ -74,6 +74,7 @@ class Predictor:
         limits: BatchLimits,
         metrics: ModelMetrics,
         more_instances: Sequence[Runtime] = (),
+        variant: str | None = None,
     ) -> None:
         self.name = name
         self.manifest: Manifest = bundle.manifest
@@ -81,7 +82,8 @@ class Predictor:
         self.runtime = runtime
         self.runtime_name = runtime_name
         self.decoder = decoder
-        self.judge = Judge(bundle.manifest, floor)
+        self.judge = Judge(bundle.manifest, floor, variant)
+        self.variant = variant
         self.metrics = metrics
         self._golden = _read_golden(bundle)
         self._limits = limits
@@ -111,9 +113,10 @@ class Predictor:
         place = self.path / GOLDEN
         golden = self._golden
         outputs = self.runtime.run(golden.rows)
+        tolerance = self._golden_tolerance
         for got, expected in zip(outputs, golden[1:], strict=True):
             if got.shape != expected.shape or not np.allclose(
-                got, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE
+                got, expected, rtol=GOLDEN_TOLERANCE, atol=tolerance
             ):
                 message = f"{place}: the graph returns other outputs than in training"
                 raise BundleCorrupt(message)
@@ -121,6 +124,13 @@ class Predictor:
         verdicts = self.judge.decide(self.judge.assess(*outputs), terms)
         if verdicts != self.judge.decide(self.judge.assess(*golden[1:]), terms):
             raise BundleCorrupt(f"{place}: a golden verdict differs")
+
+    @property
+    def _golden_tolerance(self) -> float:
+        """Largest difference of a golden output: a variant's is as large as it was when made."""
+        if self.variant is None:
+            return GOLDEN_TOLERANCE
+        return self.manifest.variants[self.variant].tolerance
 
     def warm(self) -> None:
         """Run every batch size once, so that no caller pays for a first time.

@@ -23,6 +23,7 @@ def load_runtime(name: str, bundle: Bundle, options: RuntimeOptions) -> Runtime:
     Raises:
         RuntimeUnavailable: if there is no such runtime or its packages are not installed.
         BundleCorrupt: if the graph cannot be loaded.
+        CatalogueInvalid: if the bundle has no such variant, or the runtime serves none.
     """
     if name not in RUNTIMES:
         raise RuntimeUnavailable(f"no runtime {name!r}; there are: {', '.join(RUNTIMES)}")

@@ -7,7 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.bundle import Bundle
-from service.errors import BundleCorrupt
+from service.errors import BundleCorrupt, CatalogueInvalid
 from service.runtimes.protocol import Outputs, RuntimeOptions
 
 MODEL = "model.onnx"
@@ -24,7 +24,7 @@ class OnnxRuntime:
         names = {tensor.name for tensor in graph.outputs}
         self._output_names = [name for name in Outputs._fields if name in names]
         providers = _providers(options.device)
-        self._session = _create_session(bundle, options.threads, providers)
+        self._session = _create_session(bundle, options, providers)
         on_cuda = self._session.get_providers()[0] == "CUDAExecutionProvider"
         self.device = "cuda" if on_cuda else "cpu"
         self.has_buckets = on_cuda
@@ -43,21 +43,32 @@ class OnnxRuntime:
 
 
 def _create_session(
-    bundle: Bundle, threads: int, providers: list[str]
+    bundle: Bundle, options: RuntimeOptions, providers: list[str]
 ) -> onnxruntime.InferenceSession:
     session_options = onnxruntime.SessionOptions()
-    session_options.intra_op_num_threads = threads
+    session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
     session_options.log_severity_level = 3
     # Spinning threads would eat the CPU quota of the container between requests.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    content = bundle.read(MODEL)
+    name = _file_of(bundle, options.variant)
+    content = bundle.read(name)
     try:
         return onnxruntime.InferenceSession(content, session_options, providers=providers)
     except Exception as error:
         # ONNX Runtime's exceptions share no base class but Exception.
-        message = f"{bundle.path / MODEL}: ONNX Runtime cannot load it ({type(error).__name__})"
+        message = f"{bundle.path / name}: ONNX Runtime cannot load it ({type(error).__name__})"
         raise BundleCorrupt(message) from error
+
+
+def _file_of(bundle: Bundle, variant: str | None) -> str:
+    if variant is None:
+        return MODEL
+    variants = bundle.manifest.variants
+    if variant not in variants:
+        there = ", ".join(variants) or "none"
+        raise CatalogueInvalid(f"{bundle.path}: no variant {variant!r}; there are: {there}")
+    return variants[variant].file
 
 
 def _providers(device: str) -> list[str]:

@@ -25,6 +25,8 @@ class RuntimeOptions:
     """Threads that one run may use, at least 1."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    variant: str | None = None
+    """Which of the bundle's variants to load; None: the graph itself."""
 
 
 class Runtime(Protocol):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from service.bundle import Bundle
-from service.errors import BundleCorrupt
+from service.errors import BundleCorrupt, CatalogueInvalid
 from service.runtimes.protocol import Outputs, RuntimeOptions
 
 SAVED_MODEL = "saved_model"
@@ -15,6 +15,11 @@ class TensorFlowRuntime:
     """The SavedModel's `serve` function."""
 
     def __init__(self, bundle: Bundle, options: RuntimeOptions) -> None:
+        if options.variant is not None:
+            raise CatalogueInvalid(
+                f"{bundle.path}: the runtime 'tensorflow' serves no variant "
+                f"({options.variant!r} was asked for); 'onnx' does"
+            )
         _limit_threads(options.threads)
         bundle.verify()
         if not any(name.startswith(f"{SAVED_MODEL}/") for name in bundle.manifest.files):

@@ -38,6 +38,7 @@ def test_models_are_listed_in_short(client: httpx.Client) -> None:
         "kind": "features",
         "labels": ["apple", "pear", "plum"],
         "runtime": "onnx",
+        "variant": None,
         "device": models[0]["device"],
     }
 

@@ -40,7 +40,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "fastapi": ("service/api/", "service/app.py"),
     "starlette": ("service/api/", "service/app.py"),
-    "onnxruntime": ("service/runtimes/onnx.py",),
+    "onnxruntime": ("service/runtimes/onnx.py", "training/quantize.py"),
     "tensorflow": ("service/runtimes/tensorflow.py", "training/"),
     "keras": ("training/",),
     "PIL": ("service/inputs/images.py", "training/"),

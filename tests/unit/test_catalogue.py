@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import fruit_bundle, npz_bytes, write_catalogue
+from bundles import fruit_bundle, fruit_graph, npz_bytes, with_variant, write_catalogue
 
 from service.bundle import write_bundle
 from service.errors import (
@@ -140,6 +140,54 @@ def test_golden_rows_are_checked_before_a_model_is_served(models: Path) -> None:
 
     with pytest.raises(BundleCorrupt, match="other outputs than in training"):
         catalogue_of(models, "[models.fruit]")
+
+
+def test_variant_is_served_where_the_operator_chooses_it(models: Path) -> None:
+    bundle = fruit_bundle(models, version="11")
+    with_variant(bundle, fruit_graph(bundle, shift=0.05))
+
+    chosen = catalogue_of(models, '[models.fruit]\nvariant = "int8"').find("fruit")
+
+    assert chosen.variant == "int8"
+    assert chosen.runtime.run(np.zeros((1, 3), np.float32)).logits[0, 0] == np.float32(0.05)
+
+
+def test_graph_itself_is_served_unless_a_variant_is_chosen(models: Path) -> None:
+    bundle = fruit_bundle(models, version="11")
+    plain = bundle.manifest.policy_id
+    with_variant(bundle, fruit_graph(bundle, shift=0.05))
+
+    served = catalogue_of(models, "[models.fruit]").find("fruit")
+
+    assert served.variant is None
+    assert served.judge.policy_id == plain
+    assert served.runtime.run(np.zeros((1, 3), np.float32)).logits[0, 0] == 0
+
+
+def test_unknown_variant_is_refused_with_those_there_are(models: Path) -> None:
+    with_variant(fruit_bundle(models, version="11"))
+
+    with pytest.raises(CatalogueInvalid, match=r"no variant 'int4'; there are: int8"):
+        catalogue_of(models, '[models.fruit]\nvariant = "int4"')
+    with pytest.raises(CatalogueInvalid, match=r"10: no variant 'int8'; there are: none"):
+        catalogue_of(models, '[models.fruit]\nversions = ["11", "10"]\nvariant = "int8"')
+
+
+@pytest.mark.parametrize(
+    ("shift", "tolerance", "expected"),
+    [
+        pytest.param(0.2, 0.1, "other outputs than in training", id="output"),
+        pytest.param(9, 10, "a golden verdict differs", id="verdict"),
+    ],
+)
+def test_golden_rows_of_a_variant_are_checked_within_its_own_tolerance(
+    models: Path, shift: float, tolerance: float, expected: str
+) -> None:
+    bundle = fruit_bundle(models, version="11")
+    with_variant(bundle, fruit_graph(bundle, shift), tolerance)
+
+    with pytest.raises(BundleCorrupt, match=expected):
+        catalogue_of(models, '[models.fruit]\nvariant = "int8"')
 
 
 def test_models_are_warm_before_they_are_served(models: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import certified_policy, fruit_bundle, novelty_tables
+from bundles import certified_policy, fruit_bundle, novelty_tables, with_variant
 
 from service.bundle import Manifest
 from service.bundle.manifest import PowerMap, parse_manifest
@@ -107,6 +107,28 @@ def test_policy_id_changes_with_what_decides_and_with_nothing_else(tmp_path: Pat
 
     assert described.policy_id == manifest.policy_id
     assert len({each.policy_id for each in (manifest, stricter, calmer)}) == 3
+
+
+def test_manifest_of_before_variants_is_read(content: dict[str, Any]) -> None:
+    del content["variants"]
+
+    assert parse_manifest(json.dumps(content).encode(), "here").variants == {}
+
+
+def test_file_of_a_variant_must_be_listed(tmp_path: Path) -> None:
+    path = with_variant(fruit_bundle(tmp_path)).path / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["files"]["model.int8.onnx"]
+
+    assert "is not among the files" in refusal(content)
+
+
+def test_variant_has_a_policy_id_of_its_own_and_changes_no_other(tmp_path: Path) -> None:
+    before = fruit_bundle(tmp_path)
+    after = with_variant(before).manifest
+
+    assert after.policy_id == before.manifest.policy_id
+    assert after.policy_id_of("int8") != after.policy_id
 
 
 def test_manifest_cannot_be_changed(tmp_path: Path) -> None:

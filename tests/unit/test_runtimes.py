@@ -1,13 +1,14 @@
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import fruit_bundle, picture_bundle
+from bundles import fruit_bundle, fruit_graph, picture_bundle, with_variant
 
 from service.bundle import write_bundle
-from service.errors import BundleCorrupt, RuntimeUnavailable
+from service.errors import BundleCorrupt, CatalogueInvalid, RuntimeUnavailable
 from service.runtimes import RUNTIMES, RuntimeOptions, load_runtime
 
 OPTIONS = RuntimeOptions(threads=1, device="cpu")
@@ -58,6 +59,25 @@ def test_bundle_without_saved_model_is_refused_by_tensorflow(tmp_path: Path) -> 
 
     with pytest.raises(BundleCorrupt, match="holds no SavedModel, only ONNX"):
         load_runtime("tensorflow", fruit_bundle(tmp_path), RuntimeOptions(threads=1, device="cpu"))
+
+
+def test_variant_is_another_graph_of_the_same_bundle(tmp_path: Path) -> None:
+    bundle = fruit_bundle(tmp_path)
+    bundle = with_variant(bundle, fruit_graph(bundle, shift=0.5))
+    rows = np.array([[1, 2, 3]], np.float32)
+
+    own = load_runtime("onnx", bundle, OPTIONS)
+    other = load_runtime("onnx", bundle, replace(OPTIONS, variant="int8"))
+
+    assert own.run(rows).logits.tolist() == [[1, 2, 3]]
+    assert other.run(rows).logits.tolist() == [[1.5, 2, 3]]
+
+
+def test_variant_is_refused_by_a_runtime_that_serves_none(tmp_path: Path) -> None:
+    bundle = with_variant(fruit_bundle(tmp_path))
+
+    with pytest.raises(CatalogueInvalid, match="'tensorflow' serves no variant"):
+        load_runtime("tensorflow", bundle, replace(OPTIONS, variant="int8"))
 
 
 def test_missing_gpu_is_told_and_the_cpu_serves(
