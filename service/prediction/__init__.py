@@ -1,9 +1,11 @@
 """Models by name, each ready to answer."""
 
 from service.batching import Delivery
-from service.prediction.catalogue import Catalogue, load_catalogue
+from service.prediction.catalogue import Catalogue
 from service.prediction.decoding import DecoderPool
+from service.prediction.loading import load_catalogue
 from service.prediction.predictor import Answer, Prediction, Predictor, Stages
+from service.prediction.reloader import Reloader
 
 __all__ = [
     "Answer",
@@ -12,6 +14,7 @@ __all__ = [
     "Delivery",
     "Prediction",
     "Predictor",
+    "Reloader",
     "Stages",
     "load_catalogue",
 ]

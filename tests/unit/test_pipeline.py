@@ -81,7 +81,7 @@ def test_realised_table_is_what_the_service_decides(bundle: Bundle) -> None:
     outputs = load_runtime("onnx", bundle, OPTIONS).run(test.rows)
     verdicts = judge.decide(judge.assess(*outputs), judge.terms())
 
-    answered = sum(hasattr(verdict, "label") for verdict in verdicts) / len(verdicts)
+    answered = sum(verdict.label is not None for verdict in verdicts) / len(verdicts)
     default = next(
         row for row in manifest.evaluation.table if row.max_error == manifest.policy.max_error
     )
