@@ -5,7 +5,9 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -20,6 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from service import __version__
 from service.api import catalogue as catalogue_routes
 from service.api import probes
+from service.api.admin import AdminAddress
 from service.api.calls import Resources
 from service.api.fastlane import Fastlane
 from service.api.middleware import RequestIds
@@ -27,8 +30,8 @@ from service.api.native import add_predict
 from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.api.protocols import add_protocols, protocol_routes
 from service.errors import BundleError, DunnoError
-from service.prediction import Catalogue, load_catalogue
-from service.prediction.catalogue import runtime_threads
+from service.prediction import Catalogue, Reloader, load_catalogue
+from service.prediction.loading import runtime_threads
 from service.settings import Settings, read_settings, usable_cores
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
@@ -58,6 +61,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     Raises:
         BundleError: naming the first bundle or setting of the catalogue that cannot be served.
+        SettingsInvalid: if the admin address cannot be had.
     """
     metrics = Metrics()
     versions = {"version": __version__, "onnxruntime": version("onnxruntime")}
@@ -71,11 +75,23 @@ def create_app(settings: Settings) -> ASGIApp:
 def compose(
     catalogue: Catalogue, settings: Settings, metrics: Metrics, workers: Workers | None = None
 ) -> ASGIApp:
-    """Return the service for a catalogue that is loaded but not started."""
+    """Return the service for a catalogue that is loaded but not started.
+
+    Raises:
+        SettingsInvalid: if the admin address cannot be had.
+    """
+    reloader = Reloader(catalogue, settings, metrics)
+    admin = None if settings.admin_port is None else AdminAddress(catalogue, reloader, settings)
+    if admin is not None:
+        admin.listen()
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if admin is not None:
+            admin.start()
         catalogue.start()
+        reloader.start()
+        _reload_on_hangup(reloader)
         if workers is not None:
             await workers.start()
         lag = asyncio.create_task(_measure_lag(metrics))
@@ -83,7 +99,10 @@ def compose(
         gc.freeze()  # what is loaded stays; collections need not walk it again
         log.info("ready", extra={"models": catalogue.names})
         yield
-        await catalogue.close(settings.drain_timeout_ms / 1000)
+        if admin is not None:
+            await admin.close()
+        patience_s = settings.drain_timeout_ms / 1000
+        await asyncio.gather(reloader.close(patience_s), catalogue.close(patience_s))
         lag.cancel()
         if workers is not None:
             await workers.close()
@@ -112,6 +131,12 @@ def compose(
     resources = Resources(catalogue, settings, metrics, fastlane.decoders)
     app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
     return fastlane
+
+
+def _reload_on_hangup(reloader: Reloader) -> None:
+    """Let SIGHUP reload the catalogue; only the main thread of a process gets signals."""
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload_soon)
 
 
 async def _measure_lag(metrics: Metrics) -> None:

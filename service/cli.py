@@ -1,6 +1,5 @@
 """`dunno serve | check | predict | bench | tune`; more are added as entry points."""
 
-import ipaddress
 import json
 import logging
 import math
@@ -27,6 +26,7 @@ from service.inputs.payload import Payload
 from service.settings import (
     Settings,
     SettingsInvalid,
+    is_loopback,
     read_settings,
     usable_cores,
     worker_count,
@@ -102,9 +102,11 @@ def _serve_here(settings: Settings) -> None:
 
     from service.app import create_app  # noqa: PLC0415
 
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who starts reads the catalogue anyway
     try:
         app = create_app(settings)
-    except BundleError as error:
+    except (BundleError, SettingsInvalid) as error:
         _stop(str(error))
     server = uvicorn.Server(_server_config(app, settings))
     # uvicorn raises the signal again when it has stopped, for whoever had a handler before.
@@ -116,16 +118,16 @@ def _serve_here(settings: Settings) -> None:
 def _serve_by_workers(settings: Settings) -> None:
     """Serve by several processes behind one port; one that dies is replaced."""
     from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415  only `serve` needs it
-    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
 
     from service.api.listener import for_workers  # noqa: PLC0415
+    from service.api.supervisor import Supervisor  # noqa: PLC0415
     from service.telemetry.workers import FOLDER  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="dunno-") as folder:
         # Workers read the environment anew, and options of the command line are not in it.
         os.environ |= {FOLDER: folder, "DUNNO_MODELS": str(settings.models)}
         config = _server_config("service.app:create_worker", settings)
-        supervisor = Multiprocess(config, [for_workers(config.bind_socket())])
+        supervisor = Supervisor(config, [for_workers(config.bind_socket())])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(CANNOT_SERVE)
@@ -213,7 +215,7 @@ def _is_same_everywhere(
     catalogue: "Catalogue", settings: Settings, files: Mapping[str, Path]
 ) -> bool:
     """Print how the runtimes of each model compare, and tell whether all agree."""
-    from service.prediction.catalogue import runtime_options  # noqa: PLC0415
+    from service.prediction.loading import runtime_options  # noqa: PLC0415
     from service.prediction.parity import Parity, compare_all  # noqa: PLC0415
 
     is_same = True
@@ -514,11 +516,7 @@ def _print_table(rows: list[dict[str, object]]) -> None:
 def _posture(settings: Settings) -> list[str]:
     """Return what an operator should know before traffic, one sentence each."""
     warnings = []
-    try:
-        is_loopback = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        is_loopback = settings.host == "localhost"
-    if not is_loopback:
+    if not is_loopback(settings.host):
         warnings.append(
             f"listening on {settings.host}: everybody who reaches this address can predict and "
             "read /metrics; put a proxy or a network policy in front"

@@ -3,12 +3,13 @@
 What an operator chooses about models stands in `catalogue.toml`; what training knows, in manifests.
 """
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
@@ -41,6 +42,18 @@ class Settings(BaseSettings):
 
     default_model: str = ""
     """Model that is meant where a path names none; empty: the only one that is served."""
+
+    watch_models_s: float = Field(default=0, ge=0, le=86_400)
+    """Time between looks for a changed catalogue or a finished manifest; 0 = only when asked."""
+
+    admin_host: str = "127.0.0.1"
+    """Address to listen on for loading, unloading and reloading."""
+
+    admin_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port for that, with one worker; without it there is no such address."""
+
+    admin_key: SecretStr | None = Field(default=None, min_length=16)
+    """Key that callers of that address have to show; needed if it is not loopback."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; `auto` takes a GPU where there is one."""
@@ -94,6 +107,22 @@ class Settings(BaseSettings):
     """Least level that is logged, as JSON lines on standard error."""
 
     @model_validator(mode="after")
+    def _admin_address_is_guarded(self) -> Self:
+        if self.admin_port is None:
+            return self
+        if self.admin_key is None and not is_loopback(self.admin_host):
+            raise ValueError(
+                f"DUNNO_ADMIN_HOST {self.admin_host} is not loopback: set DUNNO_ADMIN_KEY, "
+                "or everybody who reaches it could unload models"
+            )
+        if self.workers != 1:
+            raise ValueError(
+                "DUNNO_ADMIN_PORT needs DUNNO_WORKERS=1; with several workers, "
+                "send SIGHUP to the parent process to reload"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _queue_holds_a_request(self) -> Self:
         if self.max_queue_rows < self.max_batch_rows:
             raise ValueError("DUNNO_MAX_QUEUE_ROWS must be at least DUNNO_MAX_BATCH_ROWS")
@@ -110,9 +139,20 @@ def read_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ")
         name = "_".join(str(part) for part in first["loc"]).upper()
-        message = f"DUNNO_{name}: {first['msg']}, got {first['input']!r}" if name else first["msg"]
+        # A key that is too short is a key all the same.
+        got = "one that is not shown" if name.endswith("_KEY") else repr(first["input"])
+        message = f"DUNNO_{name}: {reason}, got {got}" if name else reason
         raise SettingsInvalid(message) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def worker_count(settings: Settings) -> int:

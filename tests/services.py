@@ -1,5 +1,6 @@
 """The whole service around a runtime that does as a test wants."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ from service.prediction import Catalogue, Predictor
 from service.prediction.catalogue import Served
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+
+PATIENCE_S = 5.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what has no event of its own."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  states and metrics tell nobody when they change
+            await asyncio.sleep(0.005)
 
 
 class Service:
@@ -42,8 +52,8 @@ class Service:
             limits=BatchLimits(max_rows=8, max_queue_rows=8),
             metrics=self.metrics.of_model("fruit", "1", bundle.manifest.labels),
         )
-        catalogue = Catalogue({"fruit": Served({"1": self.predictor}, {})})
-        self.app = compose(catalogue, Settings(access_log=access_log), self.metrics)
+        self.catalogue = Catalogue({"fruit": Served({"1": self.predictor}, {})})
+        self.app = compose(self.catalogue, Settings(access_log=access_log), self.metrics)
 
     def counted(self, outcome: str, protocol: str = "native") -> float:
         self.metrics.exposition()  # counts what is noted down

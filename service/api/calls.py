@@ -76,6 +76,7 @@ class Call:
         self._metrics = metrics
         self._started_s = time.perf_counter()
         self._decode_s = 0.0
+        self._predictor: Predictor | None = None
         self._prediction: Prediction | None = None
         self._predicted_s = 0.0
 
@@ -89,8 +90,16 @@ class Call:
         return self.header(b"content-encoding").strip().lower()
 
     def use(self, predictor: Predictor) -> None:
-        """Count the request with a model from now on."""
+        """Ask a model: the request is counted with it, and it is kept until `let_go`."""
         self._metrics = predictor.metrics.of_protocol(self._metrics.protocol)
+        self._predictor = predictor
+        predictor.hold()  # another version may take its place while the body comes
+
+    def let_go(self) -> None:
+        """Need the model no more."""
+        if self._predictor is not None:
+            self._predictor.release()
+            self._predictor = None
 
     async def read_body(self) -> Payload:
         """Return the body, whatever the headers say that it is.
@@ -218,6 +227,7 @@ class Reception:
                 await response(scope, receive, send)
                 call.count_answered()
         finally:
+            call.let_go()
             self._inflight.dec()
         if self._resources.settings.access_log:
             call.log(response.status_code if response is not None else 0)

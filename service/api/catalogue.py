@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from service.errors import code_of
 from service.prediction import Catalogue, Predictor
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -13,7 +14,12 @@ router = APIRouter(prefix="/models", tags=["models"])
 def list_models(request: Request) -> dict[str, Any]:
     """Return every model that is served, in short."""
     catalogue: Catalogue = request.app.state.catalogue
-    return {"models": [_short(catalogue.find(name)) for name in catalogue.names]}
+    failures = [
+        {"model": name, "code": code_of(failure)}
+        for name, failure in dict(catalogue.failures).items()
+    ]
+    models = [_short(served.default) for served in catalogue.served.values()]
+    return {"models": models, "failures": failures}
 
 
 @router.get("/{model}")
@@ -22,14 +28,16 @@ def describe_model(
 ) -> dict[str, Any]:
     """Return a model's versions, runtime, input, policy with its certified table, evaluation."""
     catalogue: Catalogue = request.app.state.catalogue
-    predictor = catalogue.find(model, version, alias)
-    manifest = predictor.manifest
+    predictor = catalogue.look(model, version, alias)
     served = catalogue.served[model]
+    manifest = predictor.manifest
     novelty = manifest.novelty
     return {
         **_short(predictor),
         "versions": list(served.predictors),
         "aliases": served.aliases,
+        "weights": {} if served.turns is None else served.turns.weights,
+        "shadow": None if served.shadow is None else served.shadow.candidate.manifest.version,
         "media_types": predictor.decoder.media_types,
         "input": manifest.input.model_dump(mode="json"),
         "calibration": manifest.calibration.model_dump(mode="json"),

@@ -55,6 +55,7 @@ class Fastlane:
         self._settings = settings
         self._nobody = RequestMetrics(metrics, UNKNOWN_MODEL, "")
         self._routes: dict[bytes, Route] = {}
+        catalogue.on_switch(self._routes.clear)
         self.inflight = metrics.inflight.labels("native")
         self.max_body_bytes = settings.max_body_bytes
         self.may_be_hot = not settings.access_log
@@ -102,18 +103,20 @@ class Fastlane:
         predictor = self._find(scope["path"], options)
         exchange.metrics = predictor.metrics
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
-        payload = await read_payload(
-            scope["headers"],
-            receive,
-            self.max_body_bytes,
-            self._settings.body_timeout_ms / 1000,
-        )
-        deadline_s = time.monotonic() + self._patience_s(options)
-        departure.watch()
+        predictor.hold()  # another version may take its place while the body comes
         try:
+            payload = await read_payload(
+                scope["headers"],
+                receive,
+                self.max_body_bytes,
+                self._settings.body_timeout_ms / 1000,
+            )
+            deadline_s = time.monotonic() + self._patience_s(options)
+            departure.watch()
             prediction = await predictor.predict(payload, terms, deadline_s, self.decoders)
         finally:
             departure.forget()
+            predictor.release()
         await exchange.respond(predictor, prediction, options)
 
     def route(self, url: bytes) -> Route | None:
@@ -131,7 +134,8 @@ class Fastlane:
             predictor = self._find(path.decode(), options)
             terms = predictor.judge.terms(options.max_error, options.min_confidence)
             route = Route(predictor, options, terms, self._patience_s(options))
-            if len(self._routes) < MOST_ROUTES:
+            is_settled = options.has_version or not self._catalogue.is_shared_out(predictor.name)
+            if is_settled and len(self._routes) < MOST_ROUTES:
                 self._routes[url] = route
         return route
 

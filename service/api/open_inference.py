@@ -107,7 +107,7 @@ class OpenInference:
 
     def _describe(self, found: re.Match[str]) -> Response:
         try:
-            predictor = self._catalogue.find(*found.group("model", "version"))
+            predictor = self._catalogue.look(*found.group("model", "version"))
         except (ModelNotFound, VersionNotFound) as error:
             return refusal(404, str(error))
         if found["what"] == "ready":

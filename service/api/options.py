@@ -34,6 +34,11 @@ class Options:
 
     deadline_s: float | None = None
 
+    @property
+    def has_version(self) -> bool:
+        """Whether it says which version shall answer."""
+        return self.version is not None or self.alias is not None
+
 
 NO_OPTIONS = Options()
 MOST_LABELS = 1_000_000_000  # more than any model has

@@ -101,7 +101,7 @@ class TensorFlowServing:
             return json_response({"models": list(catalogue.names)})
         target = _target_of(found)
         try:
-            predictor = catalogue.find(*target)
+            predictor = catalogue.look(*target)
         except (ModelNotFound, VersionNotFound):
             which = f" and {target.text}" if target.version or target.label else ""
             return refusal(404, f"Could not find any versions of model {target.model}{which}")

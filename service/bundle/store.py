@@ -69,14 +69,24 @@ def read_bundle(path: Path) -> Bundle:
         ManifestInvalid: if the manifest cannot be read.
         BundleCorrupt: if a file differs from its checksum.
     """
+    bundle = open_bundle(path)
+    bundle.verify()
+    return bundle
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Return the bundle in the folder `path`; its files are verified when they are read.
+
+    Raises:
+        BundleMissing: if there is no folder or no manifest.
+        ManifestInvalid: if the manifest cannot be read.
+    """
     try:
         content = (path / MANIFEST).read_bytes()
     except OSError as error:
         message = f"{path / MANIFEST}: cannot be read ({error.strerror}); train or copy the bundle"
         raise BundleMissing(message) from None
-    bundle = Bundle(path, parse_manifest(content, str(path / MANIFEST)))
-    bundle.verify()
-    return bundle
+    return Bundle(path, parse_manifest(content, str(path / MANIFEST)))
 
 
 def write_bundle(

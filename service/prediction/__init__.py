@@ -1,9 +1,11 @@
 """Models by name, each ready to answer."""
 
 from service.batching import Delivery
-from service.prediction.catalogue import Catalogue, load_catalogue
+from service.prediction.catalogue import Catalogue
 from service.prediction.decoding import DecoderPool, Reader
+from service.prediction.loading import load_catalogue
 from service.prediction.predictor import Answer, Prediction, Predictor, Stages
+from service.prediction.reloader import Reloader
 
 __all__ = [
     "Answer",
@@ -13,6 +15,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Reader",
+    "Reloader",
     "Stages",
     "load_catalogue",
 ]

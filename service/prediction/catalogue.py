@@ -1,36 +1,33 @@
-"""Which bundles are served under which names: `catalogue.toml` becomes predictors."""
+"""Which bundles are served under which names: `catalogue.toml`, and the predictors it led to."""
 
-import logging
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Self
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.batching import BatchLimits
-from service.bundle import Bundle, read_bundle
+from service.bundle import Bundle, open_bundle
 from service.bundle.manifest import Name
-from service.decision import Floor
 from service.errors import (
     BundleCorrupt,
+    BundleError,
     BundleMissing,
     CatalogueInvalid,
     ModelNotFound,
-    OptionInvalid,
     VersionNotFound,
 )
-from service.inputs import InputLimits, create_decoder
 from service.prediction.predictor import Predictor
-from service.runtimes import RuntimeOptions, load_runtime
-from service.settings import Settings, usable_cores, worker_count
-from service.telemetry.metrics import Metrics
+from service.prediction.rollback import Finding, Rollback, find_fault
+from service.prediction.shadow import Shadow
+from service.prediction.turns import Turns
+from service.telemetry.recent import Recent
 
 CATALOGUE = "catalogue.toml"
-
-log = logging.getLogger(__name__)
+CANARY_SHARE = 0.5
+"""A version that gets less of the traffic than this is a canary."""
 
 
 class ModelEntry(BaseModel):
@@ -47,6 +44,15 @@ class ModelEntry(BaseModel):
     aliases: dict[str, str] = {}
     """Alias -> version, for `?alias=`."""
 
+    weights: dict[str, float] = {}
+    """Version -> its part of the requests that name none; the heaviest is the default."""
+
+    shadow: str | None = None
+    """Version that gets a copy of what the default version answers, and answers nobody."""
+
+    rollback: Rollback | None = None
+    """How much worse than the default version a canary may be before it loses its weight."""
+
     runtime: str = "onnx"
     """Which runtime executes the graph."""
 
@@ -62,6 +68,19 @@ class ModelEntry(BaseModel):
     allow_looser: bool = False
     """Whether a request may ask for less than the default."""
 
+    @model_validator(mode="after")
+    def _versions_are_named(self) -> Self:
+        unknown = [version for version in self.weights if version not in self.versions]
+        if unknown:
+            raise ValueError(f"weights: version {unknown[0]!r} is not in versions")
+        if self.weights and (min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0):
+            raise ValueError("weights: expected numbers from 0 on, one of them above 0")
+        if self.shadow is not None and (not self.versions or self.shadow in self.versions):
+            raise ValueError("shadow: expected a version beside those in versions")
+        if self.rollback is not None and not self.weights:
+            raise ValueError("rollback: needs weights, of which a canary could lose its own")
+        return self
+
 
 class CatalogueFile(BaseModel):
     """The content of `catalogue.toml`."""
@@ -71,20 +90,78 @@ class CatalogueFile(BaseModel):
     models: dict[Name, ModelEntry] = Field(min_length=1)
 
 
-class Served:
-    """One name: its versions and aliases."""
+NO_CHOICE = ModelEntry()
 
-    def __init__(self, predictors: Mapping[str, Predictor], aliases: Mapping[str, str]) -> None:
+
+class Served:
+    """One name: its versions, aliases, and who gets the requests that name no version."""
+
+    def __init__(
+        self,
+        predictors: Mapping[str, Predictor],
+        aliases: Mapping[str, str],
+        entry: ModelEntry = NO_CHOICE,
+        shadow: Shadow | None = None,
+    ) -> None:
         self.predictors = dict(predictors)
         self.aliases = dict(aliases)
+        self.entry = entry
+        self.shadow = shadow
+        self.turns = Turns(entry.weights) if entry.weights else None
         self.default = next(iter(self.predictors.values()))
+        if entry.weights:
+            self.default = self.predictors[max(entry.weights, key=entry.weights.__getitem__)]
+        self._recent = {
+            version: Recent(entry.rollback.rows)
+            for version in self.predictors
+            if entry.rollback is not None
+        }
+
+    @property
+    def loaded(self) -> list[Predictor]:
+        """All predictors, also the candidate that answers nobody."""
+        candidates = [] if self.shadow is None else [self.shadow.candidate]
+        return [*self.predictors.values(), *candidates]
+
+    def start(self) -> None:
+        """Begin to take rows, on the running event loop; who does already goes on."""
+        for version, predictor in self.predictors.items():
+            predictor.copy = None
+            predictor.metrics.watch(self._recent.get(version))
+            if not predictor.is_ready:
+                predictor.start()
+        if self.shadow is not None:
+            self.default.copy = self.shadow.copy
+            self.shadow.candidate.describe("shadow")
+
+    def take(self) -> Predictor:
+        """Return who answers the next request that names no version."""
+        return self.default if self.turns is None else self.predictors[self.turns.take()]
+
+    def find_faults(self) -> dict[str, Finding]:
+        """Return what is wrong with canaries that have traffic, by version."""
+        rule, turns = self.entry.rollback, self.turns
+        if rule is None or turns is None:
+            return {}
+        for predictor in self.predictors.values():
+            predictor.metrics.count_notes()
+        usual = self._recent[self.default.manifest.version]
+        found = {
+            version: find_fault(self._recent[version], usual, rule)
+            for version in self.predictors
+            if 0 < turns.share(version) < CANARY_SHARE
+        }
+        return {version: finding for version, finding in found.items() if finding is not None}
 
 
 class Catalogue:
-    """The models that are served, by name."""
+    """The models that are served, by name; what is served can be switched while it is."""
 
     def __init__(self, served: Mapping[str, Served]) -> None:
         self.served = dict(served)
+        self.failures: dict[str, BundleError] = {}
+        """Why a name is not served as its files say, since the catalogue was read last."""
+        self._listeners: list[Callable[[], None]] = []
 
     def __iter__(self) -> Iterator[Predictor]:
         for served in self.served.values():
@@ -101,15 +178,26 @@ class Catalogue:
         return bool(self.served) and all(predictor.is_ready for predictor in self)
 
     def find(self, name: str, version: str | None = None, alias: str | None = None) -> Predictor:
-        """Return the predictor of a name, in its default version unless one is asked for.
+        """Return who answers a request: the version whose turn it is unless one is asked for.
+
+        Who awaits before the rows are submitted has to `hold` it meanwhile.
 
         Raises:
             ModelNotFound: naming the models that are served.
             VersionNotFound: naming the versions or aliases there are.
         """
-        served = self.served.get(name)
-        if served is None:
-            raise ModelNotFound(name, self.names)
+        if version is None and alias is None:
+            return self._name(name).take()
+        return self.look(name, version, alias)
+
+    def look(self, name: str, version: str | None = None, alias: str | None = None) -> Predictor:
+        """Return the same without taking a turn: the default version unless one is asked for.
+
+        Raises:
+            ModelNotFound: naming the models that are served.
+            VersionNotFound: naming the versions or aliases there are.
+        """
+        served = self._name(name)
         if alias is not None:
             if alias not in served.aliases:
                 there = ", ".join(served.aliases) or "none"
@@ -122,44 +210,53 @@ class Catalogue:
             raise VersionNotFound(f"{name} has no version {version!r}; served are: {there}")
         return served.predictors[version]
 
+    def _name(self, name: str) -> Served:
+        served = self.served.get(name)
+        if served is None:
+            raise ModelNotFound(name, self.names)
+        return served
+
+    def is_shared_out(self, name: str) -> bool:
+        """Whether requests that name no version go to several in turn."""
+        served = self.served.get(name)
+        return served is not None and served.turns is not None
+
+    def on_switch(self, listener: Callable[[], None]) -> None:
+        """Let `listener` know whenever other predictors may be found than before."""
+        self._listeners.append(listener)
+
+    def switch(self, served: Mapping[str, Served]) -> list[Served]:
+        """Serve these from now on, on the running event loop, and return those that are gone.
+
+        Nobody finds the old ones any more; what they have taken in, they answer.
+        """
+        before, self.served = self.served, dict(served)
+        kept = {id(predictor) for each in served.values() for predictor in each.loaded}
+        gone = [each for name, each in before.items() if served.get(name) is not each]
+        for each in gone:
+            for predictor in each.loaded:
+                if id(predictor) not in kept:
+                    predictor.metrics.retire()
+        for name, each in self.served.items():
+            if before.get(name) is not each:
+                each.start()
+        for listener in self._listeners:
+            listener()
+        return gone
+
     def start(self) -> None:
         """Begin to take rows, on the running event loop."""
-        for predictor in self:
-            predictor.start()
+        for served in self.served.values():
+            served.start()
 
     async def close(self, timeout_s: float) -> None:
         """Let every predictor finish what waits, in at most `timeout_s` together."""
         until_s = time.monotonic() + timeout_s
         for predictor in self:
             await predictor.close(max(0.0, until_s - time.monotonic()))
-
-
-def load_catalogue(settings: Settings, metrics: Metrics, only: str | None = None) -> Catalogue:
-    """Load, check and warm every model of the catalogue, or `only` the one of that name.
-
-    Raises:
-        BundleError: naming the first file or setting that is wrong; nothing is served then.
-        ModelNotFound: if `only` is not in the catalogue.
-    """
-    entries = read_catalogue(settings.models).models
-    if only is not None and only not in entries:
-        raise ModelNotFound(only, tuple(entries))
-    served: dict[str, Served] = {}
-    for name, entry in entries.items():
-        if only not in (None, name):
-            continue
-        predictors = {
-            bundle.manifest.version: _load_predictor(name, entry, bundle, settings, metrics)
-            for bundle in find_bundles(settings.models, name, entry)
-        }
-        unknown = [alias for alias, version in entry.aliases.items() if version not in predictors]
-        if unknown:
-            message = (
-                f"{settings.models / CATALOGUE}: alias {unknown[0]!r} of {name} has no version"
-            )
-            raise CatalogueInvalid(message)
-        served[name] = Served(predictors, entry.aliases)
-    return Catalogue(served)
+        for served in self.served.values():
+            if served.shadow is not None:
+                await served.shadow.close(max(0.0, until_s - time.monotonic()))
 
 
 def read_catalogue(models: Path) -> CatalogueFile:
@@ -183,23 +280,43 @@ def read_catalogue(models: Path) -> CatalogueFile:
 
 
 def find_bundles(models: Path, name: str, entry: ModelEntry) -> list[Bundle]:
-    """Return the bundles of a catalogue entry, the default version first.
+    """Return the bundles of a catalogue entry, verified, the default version first.
 
     Raises:
         BundleError: if a version is missing or corrupt.
+    """
+    bundles = [open_version(path) for path in find_versions(models, name, entry)]
+    for bundle in bundles:
+        bundle.verify()
+    return bundles
+
+
+def find_versions(models: Path, name: str, entry: ModelEntry) -> list[Path]:
+    """Return the folders of the versions that a catalogue entry serves, in its order.
+
+    Raises:
+        BundleError: if there is none, or one is named twice.
     """
     folder = models / (entry.bundle or name)
     versions = entry.versions or (_newest_version(folder),)
     if len(set(versions)) != len(versions):
         raise CatalogueInvalid(f"{models / CATALOGUE}: {name}: a version is named twice")
-    bundles = [read_bundle(folder / version) for version in versions]
-    for version, bundle in zip(versions, bundles, strict=True):
-        if bundle.manifest.version != version:
-            raise BundleCorrupt(
-                f"{bundle.path}: the manifest is of version {bundle.manifest.version}; "
-                "a version's folder has its name"
-            )
-    return bundles
+    return [folder / version for version in versions]
+
+
+def open_version(path: Path) -> Bundle:
+    """Return the bundle in a version's folder; its files are verified when they are read.
+
+    Raises:
+        BundleError: if it is missing, or of another version.
+    """
+    bundle = open_bundle(path)
+    if bundle.manifest.version != path.name:
+        raise BundleCorrupt(
+            f"{bundle.path}: the manifest is of version {bundle.manifest.version}; "
+            "a version's folder has its name"
+        )
+    return bundle
 
 
 def _newest_version(folder: Path) -> str:
@@ -210,78 +327,3 @@ def _newest_version(folder: Path) -> str:
     if not versions:
         raise BundleMissing(f"{folder}: holds no version; train or copy the bundle")
     return max(versions, key=int)
-
-
-def runtime_threads(settings: Settings) -> int:
-    """Return how many threads one run may use: the cores, shared by the workers."""
-    return settings.runtime_threads or max(1, int(usable_cores()) // worker_count(settings))
-
-
-def runtime_options(settings: Settings) -> RuntimeOptions:
-    """Return what the machine allows a runtime."""
-    return RuntimeOptions(runtime_threads(settings), settings.device)
-
-
-def _load_predictor(
-    name: str, entry: ModelEntry, bundle: Bundle, settings: Settings, metrics: Metrics
-) -> Predictor:
-    started_s = time.perf_counter()
-    manifest = bundle.manifest
-    options = replace(runtime_options(settings), variant=entry.variant)
-    runtime, *more_instances = (
-        load_runtime(entry.runtime, bundle, options) for _ in range(entry.instances)
-    )
-    limits = BatchLimits(
-        max_rows=settings.max_batch_rows,
-        max_queue_rows=settings.max_queue_rows,
-        max_wait_s=settings.max_wait_ms / 1000,
-        has_buckets=runtime.has_buckets,
-    )
-    try:
-        predictor = Predictor(
-            name,
-            bundle,
-            runtime=runtime,
-            runtime_name=entry.runtime,
-            decoder=create_decoder(bundle, input_limits(settings)),
-            floor=Floor(entry.max_error, entry.allow_looser),
-            limits=limits,
-            metrics=metrics.of_model(name, manifest.version, manifest.labels),
-            more_instances=more_instances,
-            variant=entry.variant,
-        )
-    except OptionInvalid as error:
-        # The judge speaks to callers; here it is the operator who asked for a risk.
-        where = f"{settings.models / CATALOGUE}: {name}"
-        message = f"{where}: {str(error).replace('query parameter ', '')}"
-        raise CatalogueInvalid(message) from None
-    loaded_s = time.perf_counter()
-    predictor.check_golden_rows()
-    predictor.warm()
-    metrics.model_load_duration.labels(name).observe(loaded_s - started_s)
-    metrics.model_warmup_duration.labels(name).observe(time.perf_counter() - loaded_s)
-    metrics.model_state.labels(name, manifest.version, "available").set(1)
-    digest = predictor.judge.policy_id.rpartition("-")[2]
-    metrics.model_info.labels(name, manifest.version, entry.runtime, runtime.device, digest).set(1)
-    log.info(
-        "model ready",
-        extra={
-            "model": name,
-            "version": manifest.version,
-            "runtime": entry.runtime,
-            "variant": entry.variant,
-            "device": runtime.device,
-            "seconds": round(time.perf_counter() - started_s, 3),
-        },
-    )
-    return predictor
-
-
-def input_limits(settings: Settings) -> InputLimits:
-    """Return the caps on input that the settings allow."""
-    return InputLimits(
-        max_rows=settings.max_request_rows,
-        max_picture_pixels=settings.max_picture_pixels,
-        max_picture_side=settings.max_picture_side,
-        max_request_pixels=settings.max_request_pixels,
-    )

@@ -1,24 +1,26 @@
 """One version of one model, ready to answer: decode, submit, run, decide."""
 
+import asyncio
+import contextlib
 import io
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batching import Batcher, BatchLimits, Job, Lane, Receiver
+from service.batching import Batcher, BatchLimits, Delivery, Job, Lane, Receiver
 from service.bundle import Bundle, Manifest
 from service.bundle.manifest import Reference
 from service.decision import Floor, Judge, Row, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, RunFailed, code_of
 from service.inputs import Decoded, Decoder, Payload
 from service.prediction.decoding import DecoderPool
-from service.runtimes import Runtime
+from service.runtimes import Outputs, Runtime
 from service.telemetry.drift import Drift
 from service.telemetry.metrics import ModelMetrics, RowNote
 
@@ -26,6 +28,10 @@ GOLDEN = "golden.npz"
 GOLDEN_TOLERANCE = 1e-3
 """Largest difference of a golden logit, relative or absolute: other processors round elsewhere,
 other weights are further off by orders of magnitude."""
+
+
+Copy = Callable[[NDArray[np.generic], Sequence[Row]], None]
+"""Takes rows that were run, and what was found of each."""
 
 
 class Answer(NamedTuple):
@@ -79,25 +85,38 @@ class Predictor:
         self.name = name
         self.manifest: Manifest = bundle.manifest
         self.path: Path = bundle.path
-        self.runtime = runtime
+        self._instances: tuple[Runtime, ...] = (runtime, *more_instances)
         self.runtime_name = runtime_name
         self.decoder = decoder
+        self.floor = floor
         self.judge = Judge(bundle.manifest, floor, variant)
         self.variant = variant
         self.metrics = metrics
+        self.copy: Copy | None = None
+        """Who gets a copy of all rows once their answer is there."""
+        self._holders = 0
+        self._is_unheld = asyncio.Event()
+        self._is_unheld.set()
         self._golden = _read_golden(bundle)
         self._limits = limits
-        self._instances = (runtime, *more_instances)
-        runs = [partial(self.assess, runtime=instance) for instance in self._instances]
+        # By number: the batcher keeps no instance alive that was freed here.
+        runs = [partial(self.assess, instance=number) for number in range(self.instances)]
         self._batcher: Batcher[list[Row]] = Batcher(name, runs, limits, metrics)
-        metrics.threshold.set(self.judge.default_terms.min_confidence)
-        if self.manifest.reference is not None:
-            metrics.watch_drift(_drift(self.manifest.reference, self.manifest.labels))
 
     @property
     def is_ready(self) -> bool:
         """Whether rows can be submitted."""
         return self._batcher.is_running
+
+    @property
+    def runtime(self) -> Runtime:
+        """The first of its instances."""
+        return self._instances[0]
+
+    @property
+    def instances(self) -> int:
+        """How many batches it runs at the same time."""
+        return len(self._instances)
 
     @property
     def golden_rows(self) -> NDArray[np.generic]:
@@ -141,7 +160,7 @@ class Predictor:
         sizes = self._limits.warm_rows()
         for length in sizes:
             batch = np.resize(rows, (length, *rows.shape[1:]))
-            for instance in self._instances:
+            for instance in range(self.instances):
                 self.assess(batch, instance)
         started_s = time.perf_counter()
         self.assess(batch)
@@ -153,8 +172,39 @@ class Predictor:
         return self._batcher.cost.is_quick
 
     def start(self) -> None:
-        """Begin to take rows, on the running event loop."""
+        """Begin to take rows, on the running event loop, and to be measured."""
         self._batcher.start()
+        self.describe("available")
+        self.metrics.threshold.set(self.judge.default_terms.min_confidence)
+        if self.manifest.reference is not None:
+            self.metrics.watch_drift(_drift(self.manifest.reference, self.manifest.labels))
+
+    def describe(self, state: str) -> None:
+        """Tell in the metrics what is loaded, and whether it answers."""
+        digest = self.judge.policy_id.rpartition("-")[2]
+        self.metrics.describe(self.runtime_name, self.runtime.device, digest)
+        self.metrics.set_state(state)
+
+    def hold(self) -> None:
+        """Keep it from being retired until `release`, while a request is on its way to `submit`."""
+        self._holders += 1
+        self._is_unheld.clear()
+
+    def release(self) -> None:
+        """Let go after `hold`."""
+        self._holders -= 1
+        if not self._holders:
+            self._is_unheld.set()
+
+    async def retire(self, timeout_s: float) -> None:
+        """Answer whoever holds it and what waits, in at most `timeout_s`; then free its graph."""
+        until_s = time.monotonic() + timeout_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._is_unheld.wait()
+        await self.close(max(0.0, until_s - time.monotonic()))
+        # A connection that asks for nothing more remembers who answered last.
+        self._instances = (_NoRuntime(self.runtime),) * self.instances
 
     async def close(self, timeout_s: float) -> None:
         """Finish what waits and stop."""
@@ -177,10 +227,13 @@ class Predictor:
             RunFailed: if the model failed on these rows.
         """
         started_s = time.perf_counter()
-        decoded = await self._decode(payload, deadline_s, decoders)
-        return await self.predict_rows(
-            decoded, terms, deadline_s, decode_s=time.perf_counter() - started_s
-        )
+        self.hold()
+        try:
+            decoded = await self._decode(payload, deadline_s, decoders)
+            decode_s = time.perf_counter() - started_s
+            return await self.predict_rows(decoded, terms, deadline_s, decode_s=decode_s)
+        finally:
+            self.release()
 
     async def predict_rows(
         self, decoded: Decoded, terms: Terms, deadline_s: float, *, decode_s: float = 0.0
@@ -194,15 +247,22 @@ class Predictor:
         """
         answers: list[Answer | DunnoError] = []
         queue_s = run_s = decide_s = 0.0
-        # One part at a time: rows of small requests get a turn between the parts of a large one.
         lane: Lane = "interactive" if self.fits_a_batch(len(decoded.rows)) else "bulk"
-        for start in range(0, len(decoded.rows), self._limits.max_rows):
-            part = decoded.rows[start : start + self._limits.max_rows]
-            delivery = await self._batcher.submit(part, deadline_s, lane)
-            queue_s, run_s = queue_s + delivery.queue_s, run_s + delivery.run_s
-            started_s = time.perf_counter()
-            answers += self.answers(delivery.outputs, terms)
-            decide_s += time.perf_counter() - started_s
+        self.hold()
+        try:
+            # One part at a time: rows of small requests get a turn between parts of a large one.
+            for start in range(0, len(decoded.rows), self._limits.max_rows):
+                part = decoded.rows[start : start + self._limits.max_rows]
+                delivery = await self._batcher.submit(part, deadline_s, lane)
+                queue_s, run_s = queue_s + delivery.queue_s, run_s + delivery.run_s
+                started_s = time.perf_counter()
+                answers += self.answers(delivery.outputs, terms)
+                decide_s += time.perf_counter() - started_s
+                if self.copy is not None:
+                    # On the next turn of the loop the answer to a request of one part is written.
+                    asyncio.get_running_loop().call_soon(self.copy, part, delivery.outputs)
+        finally:
+            self.release()
         rows = _in_place(answers, decoded)
         stages = Stages(decode_s, queue_s, run_s, decide_s)
         return Prediction(rows, terms, stages, decoded.ignored_columns)
@@ -232,6 +292,8 @@ class Predictor:
         Raises:
             CapacityError: if there is no room.
         """
+        if self.copy is not None:
+            receiver = _Copied(receiver, rows, self.copy)
         return self._batcher.enqueue(rows, deadline_s, receiver)
 
     def withdraw(self, job: Job) -> None:
@@ -242,13 +304,13 @@ class Predictor:
         """Whether so many rows can run at once."""
         return 0 < rows <= self._limits.max_rows
 
-    def assess(self, rows: NDArray[np.generic], runtime: Runtime | None = None) -> list[Row]:
+    def assess(self, rows: NDArray[np.generic], instance: int = 0) -> list[Row]:
         """Run the graph on a batch, by the first instance unless told, and assess its outputs.
 
         Raises:
             RunFailed: if the outputs are not one row for each of `rows`.
         """
-        outputs = (runtime or self.runtime).run(rows)
+        outputs = self._instances[instance].run(rows)
         expected = (len(rows), len(self.manifest.labels))
         if outputs.logits.shape != expected or len(outputs.novelty_scores) != len(rows):
             raise RunFailed(f"logits have shape {outputs.logits.shape}, not {expected}")
@@ -280,6 +342,33 @@ class Predictor:
             for error in decoded.errors.values():
                 self.metrics.count_input_rejection(code_of(error))
         return decoded
+
+
+class _Copied:
+    """A receiver whose rows are copied to somebody else once it has its outputs."""
+
+    def __init__(self, receiver: Receiver, rows: NDArray[np.generic], copy: Copy) -> None:
+        self.done = receiver.done
+        self.cancelled = receiver.cancelled
+        self.set_exception = receiver.set_exception
+        self._set_result = receiver.set_result
+        self._rows = rows
+        self._copy = copy
+
+    def set_result(self, delivery: Delivery[Any]) -> None:
+        self._set_result(delivery)
+        self._copy(self._rows, delivery.outputs)
+
+
+class _NoRuntime:
+    """Stands where the runtime of a retired predictor was."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.device = runtime.device
+        self.has_buckets = runtime.has_buckets
+
+    def run(self, _: NDArray[np.generic]) -> Outputs:
+        raise RunFailed("the version is not served any more")
 
 
 def _in_place(

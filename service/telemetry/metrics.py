@@ -19,6 +19,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from service.telemetry.drift import ALARM, Drift
+from service.telemetry.recent import Recent
 from service.telemetry.series import Counter, Gauge, Histogram
 
 UNKNOWN_MODEL = "_unknown"
@@ -41,6 +42,10 @@ CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
 WASTE_CAUSES = ("cancelled", "expired")
 LANES: tuple[Literal["interactive", "bulk"], ...] = ("interactive", "bulk")
 REJECTION_CAUSES = ("queue_full", "draining")
+STATES = ("available", "shadow", "unloaded", "failed")
+RELOAD_OUTCOMES = ("switched", "unchanged", "unloaded", "failed")
+SHADOW_OUTCOMES = ("agreed", "disagreed", "dropped", "failed")
+OTHER_LABEL = "_other"
 
 Note = TypeVar("Note")
 
@@ -100,18 +105,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._models: dict[tuple[str, str, tuple[str, ...]], ModelMetrics] = {}
         # The first collector of the registry: what is noted down is counted before anybody looks.
         self.registry.register(self)
         self._define_requests()
         self._define_verdicts()
         self._define_batches()
         self._define_models()
+        self._define_changes()
         self._define_process()
 
     def collect(self) -> Iterable[Metric]:
         """Count what is noted down; yields nothing of its own."""
-        for model in self._models.values():
+        for model in list(self._models.values()):  # others may be loaded meanwhile
             model.count_notes()
         return ()
 
@@ -248,7 +254,7 @@ class Metrics:
         registry = self.registry
         self.model_state = Gauge(
             "dunno_model_state",
-            "1 for the state a version is in.",
+            "1 for the state a version is in; `failed` beside `available`: its new files are bad.",
             ("model", "version", "state"),
             registry=registry,
         )
@@ -276,6 +282,39 @@ class Metrics:
             "dunno_model_last_success_timestamp_seconds",
             "Unix time of the last run that went well.",
             ("model",),
+            registry=registry,
+        )
+
+    def _define_changes(self) -> None:
+        registry = self.registry
+        self.model_reloads = Counter(
+            "dunno_model_reloads",
+            "What became of a name when the catalogue was read anew.",
+            ("model", "outcome"),
+            registry=registry,
+        )
+        self.version_weight = Gauge(
+            "dunno_version_weight_ratio",
+            "Share of the requests that name no version, where weights share them out.",
+            ("model", "version"),
+            registry=registry,
+        )
+        self.rollbacks = Counter(
+            "dunno_rollbacks",
+            "Canaries that lost their traffic, by what was wrong with them.",
+            ("model", "version", "reason"),
+            registry=registry,
+        )
+        self.shadow_comparisons = Counter(
+            "dunno_shadow_comparisons",
+            "Rows copied to a candidate, by what came of it.",
+            ("model", "candidate", "outcome"),
+            registry=registry,
+        )
+        self.shadow_disagreements = Counter(
+            "dunno_shadow_disagreements",
+            "Rows judged otherwise, by best label and verdict: the live one's/the candidate's.",
+            ("model", "candidate", "label", "verdict"),
             registry=registry,
         )
 
@@ -315,10 +354,14 @@ class Metrics:
 
     def of_model(self, model: str, version: str, labels: Iterable[str] = ()) -> "ModelMetrics":
         """Return the series of one version of a model, creating them on the first call."""
-        key = (model, version)
+        key = (model, version, tuple(labels))
         if key not in self._models:
-            self._models[key] = ModelMetrics(self, model, version, tuple(labels))
+            self._models[key] = ModelMetrics(self, *key)
         return self._models[key]
+
+    def of_shadow(self, model: str, candidate: str, labels: Iterable[str]) -> "ShadowMetrics":
+        """Return the series of a candidate; `labels` are those of the version that answers."""
+        return ShadowMetrics(self, model, candidate, tuple(labels))
 
     def exposition(self) -> bytes:
         """Return all series in Prometheus' text format."""
@@ -333,6 +376,7 @@ class RequestMetrics:
     ) -> None:
         self._input_rejections = metrics.input_rejections
         self._answered_requests: list[tuple[str, float, Timing]] = []
+        self._recent: Recent | None = None
         # Notes are made on the event loop and may be counted in the thread that answers a scrape.
         self._counting = threading.Lock()
         self._model = model
@@ -351,6 +395,8 @@ class RequestMetrics:
         """Count a request and how long it took."""
         self._requests[outcome].inc()
         self._durations[is_ok].observe(seconds)
+        if self._recent is not None:
+            self._recent.see_failure(outcome)
 
     def count_answered(self, outcome: str, seconds: float, timing: Timing) -> None:
         """Count a request that got its verdicts: `answered`, `unknown` or `mixed`."""
@@ -373,6 +419,12 @@ class RequestMetrics:
         self._durations[True].observe_all(seconds)
         for stage, values in zip(STAGES, zip(*timings, strict=True), strict=True):
             self.stages[stage].observe_all(values)
+        if self._recent is not None:
+            self._recent.see_answered(seconds)
+
+    def watch(self, recent: Recent | None) -> None:
+        """Let `recent` see every request from now on; None: nobody."""
+        self._recent = recent
 
     def totals(self, *, is_ok: bool) -> tuple[int, float]:
         """Return how many requests were answered, or were not, and their seconds together."""
@@ -421,11 +473,13 @@ class ModelMetrics(RequestMetrics):
             cause: metrics.rejections.labels(model, cause) for cause in REJECTION_CAUSES
         }
         self._last_success = metrics.model_last_success.labels(model)
+        self._info: tuple[str, ...] = ()
 
     def of_protocol(self, protocol: str) -> RequestMetrics:
         """Return the series of requests that come by another protocol than our own."""
         if protocol not in self._protocols:
             self._protocols[protocol] = RequestMetrics(self._metrics, *self._names, protocol)
+            self._protocols[protocol].watch(self._recent)
         return self._protocols[protocol]
 
     def statistics(self) -> Statistics:
@@ -445,6 +499,27 @@ class ModelMetrics(RequestMetrics):
             last_success_s=self._last_success.value,
             stages={name: (sum(each.counts), each.sum) for name, each in self.stages.items()},
         )
+
+    def watch(self, recent: Recent | None) -> None:
+        """Let `recent` see every request and row from now on; None: nobody."""
+        super().watch(recent)
+        for others in self._protocols.values():
+            others.watch(recent)
+
+    def set_state(self, state: str) -> None:
+        """Tell the state of the version, one of `STATES`."""
+        for each in STATES:
+            self._metrics.model_state.labels(*self._names, each).set(each == state)
+
+    def describe(self, runtime: str, device: str, digest: str) -> None:
+        """Tell what serves the version, where, and by which files."""
+        self._info = (*self._names, runtime, device, digest)
+        self._metrics.model_info.labels(*self._info).set(1)
+
+    def retire(self) -> None:
+        """Tell that the version is not served any more."""
+        self.set_state("unloaded")
+        self._metrics.model_info.remove(*self._info)
 
     def watch_drift(self, drift: Drift) -> None:
         """Let `drift` see every row from now on; its signals are computed when scraped."""
@@ -496,11 +571,42 @@ class ModelMetrics(RequestMetrics):
             for label, number in Tally(best).items():
                 self._labels[label].inc(number)
         self._confidence.observe_all(confidence)
+        if self._recent is not None:
+            self._recent.see_rows(reasons)
         p_values: Sequence[float] | None = None if novelty_p[0] is None else novelty_p
         if p_values is not None:
             self._novelty.observe_all(p_values)
         if self._drift is not None:
             self._drift_alarms.inc(self._drift.see(best, confidence, p_values))
+
+
+class ShadowMetrics:
+    """The series of a candidate that is compared with the version that answers."""
+
+    def __init__(
+        self, metrics: Metrics, model: str, candidate: str, labels: tuple[str, ...]
+    ) -> None:
+        self._metrics = metrics
+        self._names = (model, candidate)
+        self._labels = frozenset(labels if len(labels) <= MAX_COUNTED_LABELS else ())
+        self._comparisons = {
+            outcome: metrics.shadow_comparisons.labels(*self._names, outcome)
+            for outcome in SHADOW_OUTCOMES
+        }
+
+    def count(self, outcome: str, rows: int) -> None:
+        """Count rows by what came of their copies."""
+        self._comparisons[outcome].inc(rows)
+
+    def count_disagreement(self, label: str, verdict: str) -> None:
+        """Count a row that was judged otherwise.
+
+        Args:
+            label: the live version's best one.
+            verdict: the live version's / the candidate's, such as `answer/dont_know`.
+        """
+        counted = label if label in self._labels else OTHER_LABEL
+        self._metrics.shadow_disagreements.labels(*self._names, counted, verdict).inc()
 
 
 def _taken(notes: list[Note]) -> list[Note]:

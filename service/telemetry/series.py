@@ -47,6 +47,10 @@ class _Family(Collector, Generic[Child]):
             self._children[key] = self._new_child()
         return self._children[key]
 
+    def remove(self, *values: str) -> None:
+        """Forget the series of these label values, if it is there."""
+        self._children.pop(values, None)
+
     def _new_child(self) -> Child:
         raise NotImplementedError
 

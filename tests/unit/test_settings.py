@@ -35,6 +35,33 @@ def test_queue_must_hold_a_batch() -> None:
         read_settings(max_queue_rows=10, max_batch_rows=20)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "dunno.example"])  # noqa: S104
+def test_admin_address_wider_than_loopback_needs_a_key(host: str) -> None:
+    with pytest.raises(SettingsInvalid, match="set DUNNO_ADMIN_KEY"):
+        read_settings(admin_port=8001, admin_host=host)
+
+    assert read_settings(admin_port=8001, admin_host=host, admin_key="k" * 16).admin_port == 8001
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_admin_address_on_loopback_needs_none(host: str) -> None:
+    assert read_settings(admin_port=8001, admin_host=host).admin_key is None
+
+
+@pytest.mark.parametrize("workers", [2, "auto"])
+def test_admin_address_needs_a_single_worker(workers: object) -> None:
+    with pytest.raises(SettingsInvalid, match="send SIGHUP to the parent"):
+        read_settings(admin_port=8001, workers=workers)
+
+
+def test_admin_key_is_never_shown() -> None:
+    with pytest.raises(SettingsInvalid, match=r"DUNNO_ADMIN_KEY: .* not shown") as refusal:
+        read_settings(admin_key="too short")
+
+    assert "too short" not in str(refusal.value)
+    assert "k" * 16 not in str(read_settings(admin_key="k" * 16))
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]

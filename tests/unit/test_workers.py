@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bundles import write_catalogue
+from bundles import fruit_bundle, write_catalogue
 from connections import Connection, request
 from many_callers import serving
 
@@ -87,6 +87,45 @@ def test_connections_are_dealt_out_evenly(models: Path, monkeypatch: pytest.Monk
     assert counts.total() == 64
     # Each goes to either by a hash: less than once in a million times one of them gets fewer.
     assert min(counts.values()) >= 12
+
+
+def versions_of(address: str, requests: int = 20) -> set[str]:
+    """Return the versions that answer, each request on a connection that any worker may take."""
+    found = (httpx.post(f"{address}/predict/fruit", json=ROW).json() for _ in range(requests))
+    return {str(each["version"]) for each in found}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_hangup_makes_every_worker_reload_and_none_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    monkeypatch.setenv("DUNNO_WORKERS", workers)
+    for version in ("1", "2"):
+        fruit_bundle(tmp_path, version=version)
+    write_catalogue(tmp_path, "fruit", more='versions = ["1"]\n')
+    with serving(tmp_path) as (process, address):
+        wait_for(lambda: len(process_ids(address)) == int(workers))
+        before = process_ids(address)
+        assert versions_of(address) == {"1"}
+
+        write_catalogue(tmp_path, "fruit", more='versions = ["2"]\n')
+        process.send_signal(signal.SIGHUP)
+
+        wait_for(lambda: versions_of(address) == {"2"})
+        assert process_ids(address) == before
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+
+def process_ids(address: str) -> set[int]:
+    """Return the ids of the processes that serve, as the scrape tells them."""
+    try:
+        text = httpx.get(f"{address}/metrics", timeout=5).text
+    except httpx.HTTPError:
+        return set()
+    found = re.findall(r"^dunno_process_id(?:\{.*\})? ([\d.e+]+)$", text, re.MULTILINE)
+    return {int(float(each)) for each in found}
 
 
 def test_address_that_another_server_has_is_refused(

@@ -1,0 +1,244 @@
+"""Changes what is served while it is served: load in a thread, switch on the loop, let the old go.
+
+Each name switches as a whole or stays as it was. What is new is checked and warm before anybody
+finds it; what is old answers whatever it has taken in, and is freed then.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from service.errors import BundleError, ModelNotFound
+from service.prediction.catalogue import CATALOGUE, Catalogue, Served, read_catalogue
+from service.prediction.loading import Loader
+from service.settings import Settings
+from service.telemetry.metrics import UNKNOWN_MODEL, Metrics
+
+LOOK_AT_CANARIES_S = 1.0
+
+log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
+
+
+class Prepared(NamedTuple):
+    """What was loaded, and why the rest was not."""
+
+    served: dict[str, Served]
+    failures: dict[str, BundleError]
+
+
+class Reloader:
+    """Reloads a catalogue, one change at a time, and takes traffic from canaries that fail."""
+
+    def __init__(self, catalogue: Catalogue, settings: Settings, metrics: Metrics) -> None:
+        self._catalogue = catalogue
+        self._settings = settings
+        self._metrics = metrics
+        self._loader = Loader(settings, metrics)
+        self._changing = asyncio.Lock()
+        self._is_asked = False
+        # One thread for all: each would keep memory of its own for what it has loaded.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-load")
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._watches: list[asyncio.Task[object]] = []
+
+    def start(self) -> None:
+        """Begin to watch canaries and, if the settings say so, files; on the running loop."""
+        self._tell_weights()
+        loop = asyncio.get_running_loop()
+        self._watches.append(loop.create_task(self._watch_canaries()))
+        if self._settings.watch_models_s:
+            self._watches.append(loop.create_task(self._watch_files()))
+
+    async def close(self, timeout_s: float) -> None:
+        """Stop watching and loading; what is being let go gets `timeout_s`."""
+        self._is_asked = True  # who asks from now on, asks for nothing
+        for watch in self._watches:
+            watch.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in self._tasks:
+            task.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def reload_soon(self) -> None:
+        """Reload when there is time, once for all who ask before it begins."""
+        if not self._is_asked:
+            self._is_asked = True
+            self._keep(self._reload_quietly())
+
+    async def reload(self) -> dict[str, BundleError]:
+        """Read the catalogue anew and serve what it says; return what failed, by name.
+
+        Raises:
+            CatalogueInvalid: if it cannot be read; then nothing changes.
+        """
+        async with self._changing:
+            self._is_asked = False
+            try:
+                prepared = await self._in_thread(self._prepare)
+            except BundleError as error:
+                self._catalogue.failures[CATALOGUE] = error
+                self._tell_failure(UNKNOWN_MODEL, error)
+                raise
+            self._catalogue.failures = dict(prepared.failures)
+            for name, failure in prepared.failures.items():
+                self._tell_failure(name, failure)
+            self._switch(prepared.served)
+            return prepared.failures
+
+    async def load(self, name: str) -> None:
+        """Serve a name as the catalogue says now; the others stay as they are.
+
+        Raises:
+            ModelNotFound: if the catalogue does not name it.
+            BundleError: if it cannot be served; then nothing changes.
+        """
+        async with self._changing:
+            try:
+                served = await self._in_thread(lambda: self._prepare_one(name))
+            except BundleError as error:
+                self._catalogue.failures[name] = error
+                self._tell_failure(name, error)
+                raise
+            self._catalogue.failures.pop(name, None)
+            self._switch({**self._catalogue.served, name: served}, [name])
+
+    async def unload(self, name: str) -> None:
+        """Serve a name no more, until it is loaded or the catalogue is read anew.
+
+        Raises:
+            ModelNotFound: if it is not served.
+        """
+        async with self._changing:
+            served = dict(self._catalogue.served)
+            if served.pop(name, None) is None:
+                raise ModelNotFound(name, self._catalogue.names)
+            self._catalogue.failures.pop(name, None)
+            self._switch(served, [name])
+
+    def roll_back(self) -> None:
+        """Take the weight of every canary that is worse than its catalogue entry allows."""
+        for name, served in self._catalogue.served.items():
+            for version, finding in served.find_faults().items():
+                assert served.turns is not None  # noqa: S101  who has none has no canary
+                served.turns.drop(version)
+                self._metrics.rollbacks.labels(name, version, finding.reason).inc()
+                self._tell_weights()
+                log.error(
+                    "canary rolled back",
+                    extra={
+                        "model": name,
+                        "version": version,
+                        "reason": finding.reason,
+                        "detail": finding.detail,
+                    },
+                )
+
+    def _prepare(self) -> Prepared:
+        """Load what the catalogue says; a name that fails stays as it is. In the thread."""
+        served: dict[str, Served] = {}
+        failures: dict[str, BundleError] = {}
+        for name, entry in read_catalogue(self._settings.models).models.items():
+            before = self._catalogue.served.get(name)
+            try:
+                served[name] = self._loader.load(name, entry, before)
+            except BundleError as error:
+                failures[name] = error
+                if before is not None:
+                    served[name] = before
+        return Prepared(served, failures)
+
+    def _prepare_one(self, name: str) -> Served:
+        entries = read_catalogue(self._settings.models).models
+        if name not in entries:
+            raise ModelNotFound(name, tuple(entries))
+        return self._loader.load(name, entries[name], self._catalogue.served.get(name))
+
+    async def _in_thread(self, work: Callable[[], Found]) -> Found:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _switch(self, served: Mapping[str, Served], names: list[str] | None = None) -> None:
+        before = self._catalogue.served
+        for name in names or dict.fromkeys([*before, *served]):
+            if name not in self._catalogue.failures:
+                self._metrics.model_reloads.labels(name, _outcome(before, served, name)).inc()
+        gone = self._catalogue.switch(served)
+        for predictor in (predictor for each in gone for predictor in each.loaded):
+            self._metrics.version_weight.remove(predictor.name, predictor.manifest.version)
+        self._tell_weights()
+        kept = {id(predictor) for each in served.values() for predictor in each.loaded}
+        for each in gone:
+            self._keep(self._retire(each, kept))
+        log.info("catalogue switched", extra={"models": list(served), "replaced": len(gone)})
+
+    async def _retire(self, served: Served, kept: set[int]) -> None:
+        """Let go of the predictors of a name that nobody finds any more."""
+        # A body may arrive that slowly, and an answer take that long.
+        patience_s = (self._settings.body_timeout_ms + self._settings.deadline_ms) / 1000
+        if served.shadow is not None and id(served.shadow.candidate) not in kept:
+            await served.shadow.close(patience_s)
+        gone = [predictor for predictor in served.loaded if id(predictor) not in kept]
+        await asyncio.gather(*(predictor.retire(patience_s) for predictor in gone))
+
+    async def _reload_quietly(self) -> None:
+        try:
+            await self.reload()
+        except BundleError:
+            pass  # told where it happened
+        except Exception:
+            log.exception("reload failed")
+
+    async def _watch_canaries(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AT_CANARIES_S)
+            self.roll_back()
+
+    async def _watch_files(self) -> None:
+        seen = await self._in_thread(lambda: _traces(self._settings.models))
+        while True:
+            await asyncio.sleep(self._settings.watch_models_s)
+            traces = await self._in_thread(lambda: _traces(self._settings.models))
+            if traces != seen:
+                seen = traces
+                await self._reload_quietly()
+
+    def _keep(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _tell_failure(self, name: str, error: BundleError) -> None:
+        self._metrics.model_reloads.labels(name, "failed").inc()
+        log.error(
+            "reload failed", exc_info=error.__cause__, extra={"model": name, "detail": str(error)}
+        )
+
+    def _tell_weights(self) -> None:
+        for name, served in self._catalogue.served.items():
+            for version in served.predictors if served.turns is not None else ():
+                assert served.turns is not None  # noqa: S101  looked at in the line above
+                weight = self._metrics.version_weight.labels(name, version)
+                weight.set(served.turns.share(version))
+
+
+def _outcome(before: Mapping[str, Served], served: Mapping[str, Served], name: str) -> str:
+    if name not in served:
+        return "unloaded"
+    return "unchanged" if before.get(name) is served[name] else "switched"
+
+
+def _traces(models: Path) -> dict[Path, tuple[int, int]]:
+    """Return when the catalogue and each finished manifest changed, and their inodes."""
+    found = {}
+    for path in (models / CATALOGUE, *models.glob("*/[!.]*/manifest.json")):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found[path] = (status.st_mtime_ns, status.st_ino)
+    return found

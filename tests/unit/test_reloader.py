@@ -1,0 +1,450 @@
+"""Versions come and go while requests are answered."""
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import fruit_bundle
+from services import Service, until
+
+from service.batching import Delivery
+from service.decision import Row
+from service.errors import BundleCorrupt, CatalogueInvalid, ModelNotFound
+from service.prediction import Catalogue, Predictor, Reloader, load_catalogue
+from service.settings import Settings
+from service.telemetry.metrics import Metrics, Timing
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_S = 5.0
+ROWS = np.array([[9, 0, 0]], np.float32)
+
+
+class Serving:
+    """A started catalogue of versions of `fruit`, and what reloads it."""
+
+    def __init__(self, models: Path, text: str, **settings: float) -> None:
+        self.models = models
+        self.write(text)
+        self.metrics = Metrics()
+        chosen = Settings.model_validate({"models": models, "max_batch_rows": 4, **settings})
+        self.catalogue = load_catalogue(chosen, self.metrics)
+        self.reloader = Reloader(self.catalogue, chosen, self.metrics)
+        self.catalogue.start()
+
+    def write(self, text: str) -> None:
+        (self.models / "catalogue.toml").write_text(text)
+
+    async def become(self, text: str) -> None:
+        self.write(text)
+        assert await self.reloader.reload() == {}
+
+    def find(self, version: str | None = None) -> Predictor:
+        return self.catalogue.find("fruit", version)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, {"model": "fruit", **labels})
+
+    def state(self, version: str, state: str) -> float | None:
+        return self.sample("dunno_model_state", version=version, state=state)
+
+
+def versions(*names: str, more: str = "") -> str:
+    named = ", ".join(f'"{name}"' for name in names)
+    return f"[models.fruit]\nversions = [{named}]\n{more}\n"
+
+
+CANARY = versions("1", "2", more='weights = { "1" = 0.9, "2" = 0.1 }')
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    for version in ("1", "2", "3"):
+        fruit_bundle(tmp_path, version=version)
+    return tmp_path
+
+
+def corrupt(models: Path, version: str) -> None:
+    (models / "fruit" / version / "model.onnx").write_bytes(b"rubbish")
+
+
+async def answer(predictor: Predictor) -> list[Row]:
+    """Submit a row and return what is found of it."""
+    future: asyncio.Future[Delivery[list[Row]]] = asyncio.get_running_loop().create_future()
+    predictor.submit(ROWS, time.monotonic() + PATIENCE_S, future)
+    return (await asyncio.wait_for(future, PATIENCE_S)).outputs
+
+
+async def until_closed(predictor: Predictor) -> None:
+    await until(lambda: not predictor.is_ready)
+
+
+async def test_reload_serves_what_the_catalogue_says_now(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+
+    await serving.become(versions("2", more='aliases = { stable = "2" }'))
+
+    assert serving.find().manifest.version == "2"
+    assert serving.catalogue.find("fruit", alias="stable").manifest.version == "2"
+    assert serving.catalogue.is_ready
+    assert len(await answer(serving.find())) == 1
+
+
+async def test_newest_version_is_found_when_its_folder_appears(models: Path) -> None:
+    serving = Serving(models, "[models.fruit]\n")
+    fruit_bundle(models, version="10")
+
+    await serving.reloader.reload()
+
+    assert serving.find().manifest.version == "10"
+
+
+async def test_version_that_did_not_change_keeps_its_predictor(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    before = serving.find("1")
+
+    await serving.become(versions("2", "1"))
+
+    assert serving.find("1") is before
+    assert before.is_ready
+
+
+async def test_reload_of_the_same_changes_nothing(models: Path) -> None:
+    serving = Serving(models, CANARY)
+    before = serving.catalogue.served["fruit"]
+
+    await serving.become(CANARY)
+
+    assert serving.catalogue.served["fruit"] is before
+    assert serving.sample("dunno_model_reloads_total", outcome="unchanged") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("max_error = 0.05", id="another risk"),
+        pytest.param("allow_looser = true", id="another floor"),
+    ],
+)
+async def test_version_whose_entry_changed_is_loaded_anew(models: Path, change: str) -> None:
+    serving = Serving(models, versions("1"))
+    before = serving.find("1")
+
+    await serving.become(versions("1", more=change))
+
+    assert serving.find("1") is not before
+
+
+async def test_version_whose_files_were_replaced_is_loaded_anew(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    fruit_bundle(models, version="1", labels=("fig", "kiwi", "lime"))
+
+    await serving.reloader.reload()
+
+    assert serving.find().manifest.labels == ("fig", "kiwi", "lime")
+    assert serving.state("1", "available") == 1
+
+
+async def test_version_that_fails_changes_nothing_and_says_so(
+    models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving = Serving(models, versions("1"))
+    before = serving.find()
+    corrupt(models, "2")
+    serving.write(versions("2"))
+
+    failures = await serving.reloader.reload()
+
+    assert isinstance(failures["fruit"], BundleCorrupt)
+    assert serving.find() is before
+    assert before.is_ready
+    assert serving.catalogue.failures == failures
+    assert "reload failed" in caplog.messages
+    assert (serving.state("1", "available"), serving.state("2", "failed")) == (1, 1)
+    assert serving.sample("dunno_model_reloads_total", outcome="failed") == 1
+
+
+async def test_failure_is_forgotten_when_the_version_is_mended(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    corrupt(models, "2")
+    serving.write(versions("2"))
+    await serving.reloader.reload()
+    fruit_bundle(models, version="2")
+
+    await serving.reloader.reload()
+
+    assert serving.catalogue.failures == {}
+    assert (serving.state("2", "available"), serving.state("2", "failed")) == (1, 0)
+
+
+async def test_name_that_fails_does_not_keep_the_others_from_switching(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    serving.write(versions("2") + '[models.nuts]\nbundle = "nowhere"\n')
+
+    failures = await serving.reloader.reload()
+
+    assert list(failures) == ["nuts"]
+    assert serving.find().manifest.version == "2"
+    assert serving.catalogue.names == ("fruit",)
+
+
+async def test_catalogue_that_cannot_be_read_changes_nothing(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    before = serving.catalogue.served
+    serving.write("[models")
+
+    with pytest.raises(CatalogueInvalid):
+        await serving.reloader.reload()
+
+    assert serving.catalogue.served is before
+    assert list(serving.catalogue.failures) == ["catalogue.toml"]
+
+
+async def test_failure_of_a_kind_nobody_thought_of_is_one_of_the_bundle(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = Serving(models, versions("1"))
+    serving.write(versions("2"))
+
+    def fail(_: Predictor) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Predictor, "warm", fail)
+    failures = await serving.reloader.reload()
+
+    assert "MemoryError" in str(failures["fruit"])
+    assert serving.find().manifest.version == "1"
+
+
+async def test_name_is_unloaded_and_loaded_again(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+
+    await serving.reloader.unload("fruit")
+    with pytest.raises(ModelNotFound):
+        serving.find()
+    assert serving.state("1", "unloaded") == 1
+    assert not serving.catalogue.is_ready
+    await serving.reloader.load("fruit")
+
+    assert serving.find().is_ready
+    assert serving.state("1", "available") == 1
+
+
+async def test_name_that_is_not_there_is_neither_loaded_nor_unloaded(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+
+    with pytest.raises(ModelNotFound):
+        await serving.reloader.load("nuts")
+    with pytest.raises(ModelNotFound):
+        await serving.reloader.unload("nuts")
+
+
+async def test_load_that_fails_leaves_the_old_version_serving(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    corrupt(models, "2")
+    serving.write(versions("2"))
+
+    with pytest.raises(BundleCorrupt):
+        await serving.reloader.load("fruit")
+
+    assert serving.find().manifest.version == "1"
+    assert list(serving.catalogue.failures) == ["fruit"]
+
+
+async def test_what_is_in_flight_finishes_on_the_old_version(models: Path) -> None:
+    service = Service(models)
+    (models / "catalogue.toml").write_text(versions("2"))
+    catalogue = Catalogue(service.catalogue.served)
+    reloader = Reloader(catalogue, Settings(models=models), service.metrics)
+    catalogue.start()
+    old = catalogue.find("fruit")
+    in_flight = asyncio.create_task(answer(old))
+    await asyncio.to_thread(service.runtime.has_begun.wait, PATIENCE_S)
+
+    await reloader.reload()
+    new = catalogue.find("fruit")
+    assert new is not old
+    assert len(await answer(new)) == 1
+    assert not in_flight.done()
+    service.runtime.gate.set()
+
+    assert len(await in_flight) == 1
+    await until_closed(old)
+
+
+async def test_version_is_not_closed_while_a_request_holds_it(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    old = serving.find()
+    old.hold()
+
+    await serving.become(versions("2"))
+    assert len(await answer(old)) == 1
+    old.release()
+
+    await until_closed(old)
+
+
+async def test_version_that_is_held_too_long_is_closed_all_the_same(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    old = serving.find()
+    old.hold()
+
+    await old.retire(0.01)
+
+    assert not old.is_ready
+
+
+async def test_graph_of_the_old_version_is_freed(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    old = serving.find()
+    runtime = old.runtime
+
+    await serving.become(versions("2"))
+    await serving.reloader.close(PATIENCE_S)
+
+    assert not old.is_ready
+    assert old.runtime is not runtime
+
+
+async def test_requests_during_the_switch_are_all_answered(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+    is_over = asyncio.Event()
+    answered: Counter[str] = Counter()
+
+    async def call() -> None:
+        while not is_over.is_set():
+            predictor = serving.find()
+            assert len(await answer(predictor)) == 1
+            answered[predictor.manifest.version] += 1
+
+    callers = [asyncio.create_task(call()) for _ in range(8)]
+    for turn in range(10):
+        await serving.become(versions("12"[turn % 2 == 0]))
+    is_over.set()
+    await asyncio.gather(*callers)
+
+    assert set(answered) == {"1", "2"}
+
+
+async def test_many_who_ask_at_once_cause_one_reload(models: Path) -> None:
+    serving = Serving(models, versions("1"))
+
+    for _ in range(10):
+        serving.reloader.reload_soon()
+    await serving.reloader.close(PATIENCE_S)
+
+    assert serving.sample("dunno_model_reloads_total", outcome="unchanged") == 1
+
+
+async def test_changed_catalogue_is_noticed_if_told_to_watch(models: Path) -> None:
+    serving = Serving(models, versions("1"), watch_models_s=0.01)
+    serving.reloader.start()
+    await asyncio.sleep(0.03)
+    serving.write(versions("2", "1"))
+
+    await until(lambda: serving.find().manifest.version == "2")
+    await serving.reloader.close(PATIENCE_S)
+
+
+async def test_finished_manifest_is_noticed_if_told_to_watch(models: Path) -> None:
+    serving = Serving(models, "[models.fruit]\n", watch_models_s=0.01)
+    serving.reloader.start()
+    await asyncio.sleep(0.03)
+    fruit_bundle(models, version="4")
+
+    await until(lambda: serving.find().manifest.version == "4")
+    await serving.reloader.close(PATIENCE_S)
+
+
+async def test_request_that_names_no_version_is_given_one_by_weight(models: Path) -> None:
+    serving = Serving(models, CANARY)
+
+    taken = Counter(serving.find().manifest.version for _ in range(1000))
+
+    assert taken["2"] == pytest.approx(100, abs=3)
+    assert serving.catalogue.served["fruit"].default.manifest.version == "1"
+    assert serving.sample("dunno_version_weight_ratio", version="2") is None
+    serving.reloader.start()
+    assert serving.sample("dunno_version_weight_ratio", version="2") == pytest.approx(0.1)
+    await serving.reloader.close(PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        pytest.param('weights = { "9" = 1 }', "'9' is not in versions", id="unknown version"),
+        pytest.param('weights = { "1" = -1, "2" = 2 }', "from 0 on", id="below 0"),
+        pytest.param('weights = { "1" = 0 }', "above 0", id="all 0"),
+        pytest.param('shadow = "2"', "beside those", id="shadow that answers"),
+        pytest.param("rollback = { errors = 0.1 }", "needs weights", id="rollback of nobody"),
+    ],
+)
+async def test_entry_that_makes_no_sense_is_refused(models: Path, more: str, expected: str) -> None:
+    with pytest.raises(CatalogueInvalid, match=expected):
+        Serving(models, versions("1", "2", more=more))
+
+
+RULE = "rollback = { errors = 0.02, dont_know = 0.2, p99_ms = 100, rows = 10 }"
+
+
+def judged(serving: Serving, version: str, seconds: float = 0.001) -> None:
+    """Count ten requests of one row each that were answered."""
+    metrics = serving.find(version).metrics
+    for _ in range(10):
+        metrics.count_answered("answered", seconds, Timing(0, 0, 0, 0, 0))
+        metrics.count_rows([(None, 0, 0.9, 0.5)])
+
+
+async def test_canary_that_fails_loses_its_weight_and_it_is_told_why(
+    models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving = Serving(models, CANARY + RULE)
+    judged(serving, "1")
+    serving.find("2").metrics.count_request("error", 0.001, is_ok=False)
+
+    serving.reloader.roll_back()
+
+    assert {serving.find().manifest.version for _ in range(100)} == {"1"}
+    assert serving.find("2").is_ready
+    assert serving.sample("dunno_rollbacks_total", version="2", reason="errors") == 1
+    assert serving.sample("dunno_version_weight_ratio", version="2") == 0
+    assert "canary rolled back" in caplog.messages
+
+
+async def test_canary_as_good_as_the_default_keeps_its_weight(models: Path) -> None:
+    serving = Serving(models, CANARY + RULE)
+    judged(serving, "1")
+    judged(serving, "2", seconds=0.09)
+
+    serving.reloader.roll_back()
+
+    assert {serving.find().manifest.version for _ in range(100)} == {"1", "2"}
+
+
+async def test_canary_stays_rolled_back_until_its_entry_changes(models: Path) -> None:
+    serving = Serving(models, CANARY + RULE)
+    judged(serving, "1")
+    judged(serving, "2", seconds=1)
+    serving.reloader.roll_back()
+
+    await serving.become(CANARY + RULE)
+    assert {serving.find().manifest.version for _ in range(100)} == {"1"}
+    await serving.become(CANARY + RULE.replace("0.02", "0.03"))
+
+    assert {serving.find().manifest.version for _ in range(100)} == {"1", "2"}
+
+
+async def test_canaries_are_looked_at_while_the_server_runs(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.prediction.reloader.LOOK_AT_CANARIES_S", 0.01)
+    serving = Serving(models, CANARY + RULE)
+    serving.reloader.start()
+    judged(serving, "1")
+    judged(serving, "2", seconds=1)
+
+    await until(lambda: serving.sample("dunno_version_weight_ratio", version="2") == 0)
+    await serving.reloader.close(PATIENCE_S)
