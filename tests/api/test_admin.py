@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import tritonclient.http as triton
 from bundles import fruit_bundle
 from conftest import Server
+from tritonclient.utils import InferenceServerException
 
 from service.api.admin import create_admin
 from service.api.hotpath import HotProtocol
@@ -74,20 +77,24 @@ def test_reload_switches_versions_for_callers_who_asked_before(
     assert version_of(service) == "2"
 
 
-def test_model_is_unloaded_and_loaded_by_a_client_of_triton(
-    service: httpx.Client, admin: httpx.Client, models: Path
+def test_model_is_unloaded_and_loaded_by_the_client_of_triton(
+    service: httpx.Client, addresses: tuple[str, str], models: Path
 ) -> None:
+    client = triton.InferenceServerClient(urlsplit(addresses[1]).netloc)
     use_version_two(models)
-    body = b'{"parameters":{"unload_dependents":false}}'
 
-    unloaded = admin.post("/v2/repository/models/fruit/unload", content=body)
+    client.unload_model("fruit")
     refused = service.post("/predict/fruit", json=ROW)
-    loaded = admin.post("/v2/repository/models/fruit/load", content=b"{}")
+    without = client.get_model_repository_index()
+    client.load_model("fruit")
 
-    assert (unloaded.status_code, unloaded.content) == (200, b"")
     assert refused.status_code == 404
-    assert (loaded.status_code, loaded.content) == (200, b"")
+    assert without == []
+    assert [model["version"] for model in client.get_model_repository_index()] == ["2"]
     assert version_of(service) == "2"
+    with pytest.raises(InferenceServerException, match="config"):
+        client.load_model("fruit", config="{}")
+    client.close()
 
 
 def test_index_lists_what_is_served_and_what_failed(admin: httpx.Client, models: Path) -> None:
