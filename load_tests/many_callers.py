@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import collections
 import json
+import os
 import random
 import re
 import subprocess
@@ -86,8 +87,9 @@ def questions(models: Path) -> list[Question]:
 def serving(models: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """Start a server of its own process and return it with its address."""
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+    environment = {"DUNNO_STOP_DELAY_MS": "0"} | os.environ  # nobody has to look elsewhere
     with subprocess.Popen(  # noqa: S603  our own command
-        [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True
+        [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stderr is not None
         lines = (re.search(r"running on (http://[\d.:]+)", line) for line in process.stderr)

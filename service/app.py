@@ -29,6 +29,7 @@ from service.api.middleware import RequestIds
 from service.api.native import add_predict
 from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.api.protocols import add_protocols, protocol_routes
+from service.api.stopping import Stopping
 from service.errors import BundleError, DunnoError
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
@@ -92,6 +93,7 @@ def compose(
         catalogue.start()
         reloader.start()
         _reload_on_hangup(reloader)
+        Stopping(settings.stop_delay_ms / 1000, catalogue.announce_end).listen()
         if workers is not None:
             await workers.start()
         lag = asyncio.create_task(_measure_lag(metrics))

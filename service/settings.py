@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     deadline_ms: float = Field(default=10_000, ge=1, le=600_000)
     """Time after which an answer is worthless, unless the request says less."""
 
+    stop_delay_ms: float = Field(default=1000, ge=0, le=600_000)
+    """Time after SIGTERM in which the server is not ready any more and goes on serving."""
+
     drain_timeout_ms: float = Field(default=20_000, ge=0, le=600_000)
     """Longest time that requests in flight get when the server stops."""
 

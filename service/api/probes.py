@@ -27,6 +27,8 @@ async def readyz(request: Request) -> Response:
         return Response(b'{"status":"ready"}', media_type="application/json")
     waiting = [predictor.name for predictor in catalogue if not predictor.is_ready]
     detail = f"not taking rows: {', '.join(waiting) or 'there are no models'}"
+    if catalogue.is_ending:
+        detail = "the server is stopping"
     body = problem(503, "not_ready", detail, request.scope["state"]["request_id"])
     return Response(body, 503, {"Retry-After": "1"}, media_type=MEDIA_TYPE.decode())
 

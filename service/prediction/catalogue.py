@@ -162,6 +162,8 @@ class Catalogue:
         self.failures: dict[str, BundleError] = {}
         """Why a name is not served as its files say, since the catalogue was read last."""
         self._listeners: list[Callable[[], None]] = []
+        self.is_ending = False
+        """Whether the server is about to stop; it answers, and asks for no more requests."""
 
     def __iter__(self) -> Iterator[Predictor]:
         for served in self.served.values():
@@ -174,8 +176,13 @@ class Catalogue:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there are models and every one of them takes rows."""
-        return bool(self.served) and all(predictor.is_ready for predictor in self)
+        """Whether there are models, every one of them takes rows, and will go on to."""
+        takes_rows = bool(self.served) and all(predictor.is_ready for predictor in self)
+        return takes_rows and not self.is_ending
+
+    def announce_end(self) -> None:
+        """Be ready no more, and go on answering."""
+        self.is_ending = True
 
     def find(self, name: str, version: str | None = None, alias: str | None = None) -> Predictor:
         """Return who answers a request: the version whose turn it is unless one is asked for.

@@ -5,6 +5,7 @@ import socket
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from bundles import fruit_bundle, write_catalogue
@@ -176,6 +177,24 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(models: Path) -> 
             answer = b"".join(iter(lambda: connection.recv(65_536), b""))
 
         assert answer.startswith(b"HTTP/1.1 200 ")
+        assert process.wait(10) == 0
+
+
+def test_after_sigterm_it_is_not_ready_and_goes_on_serving_until_a_second_one(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUNNO_STOP_DELAY_MS", "60000")
+    with serving(models) as (process, address), httpx.Client(base_url=address) as client:
+        assert client.get("/readyz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        until_s = time.monotonic() + 10
+        while (ready := client.get("/readyz")).status_code == 200:
+            assert time.monotonic() < until_s
+        answer = client.post("/predict/fruit", json={"instances": [[9, 0, 0]]})
+        process.send_signal(signal.SIGTERM)
+
+        assert ready.json()["detail"] == "the server is stopping"
+        assert answer.status_code == 200
         assert process.wait(10) == 0
 
 
