@@ -4,6 +4,7 @@ What an operator chooses about models stands in `catalogue.toml`; what training 
 """
 
 import ipaddress
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -106,8 +107,16 @@ class Settings(BaseSettings):
     access_log: bool = False
     """Whether every predict request is logged; failures of ours always are."""
 
+    slow_request_ms: float = Field(default=0, ge=0, le=600_000)
+    """Time from which an answered request is logged with its stages; 0 = never."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged, as JSON lines on standard error."""
+
+    @property
+    def slow_request_s(self) -> float:
+        """From how many seconds on an answered request is logged."""
+        return self.slow_request_ms / 1000 or math.inf
 
     @model_validator(mode="after")
     def _admin_address_is_guarded(self) -> Self:

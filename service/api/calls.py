@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.bodies import CallerGone, linger, read_payload
 from service.api.departures import Departure
-from service.api.fastlane import outcome_of, server_timing
+from service.api.fastlane import log_slow, outcome_of, server_timing
 from service.api.middleware import header
 from service.api.problems import OUTCOME, headers_of, status_of
 from service.decision import Row, Terms
@@ -168,7 +168,10 @@ class Call:
             now_s = time.perf_counter()
             timing = Timing(*self._prediction.stages, now_s - self._predicted_s)
             outcome = outcome_of(self._prediction.rows)
-            self._metrics.count_answered(outcome, now_s - self._started_s, timing)
+            seconds = now_s - self._started_s
+            self._metrics.count_answered(outcome, seconds, timing)
+            if seconds >= self._settings.slow_request_s and self._predictor is not None:
+                log_slow(self.request_id, self._predictor.name, seconds, timing)
 
     def count_refusal(self, error: DunnoError) -> None:
         """Count the request as refused."""

@@ -58,6 +58,7 @@ class Fastlane:
         catalogue.on_switch(self._routes.clear)
         self.inflight = metrics.inflight.labels("native")
         self.max_body_bytes = settings.max_body_bytes
+        self.slow_s = settings.slow_request_s
         self.may_be_hot = not settings.access_log
         """Whether `service.api.hotpath` may answer: it has nothing to say to a log."""
         self.decoders = DecoderPool(settings.decode_threads, settings.max_decode_requests)
@@ -117,7 +118,7 @@ class Fastlane:
         finally:
             departure.forget()
             predictor.release()
-        await exchange.respond(predictor, prediction, options)
+        await exchange.respond(predictor, prediction, options, self.slow_s)
 
     def route(self, url: bytes) -> Route | None:
         """Return who answers the target of a request, and how; None if it has to be looked at.
@@ -168,7 +169,9 @@ class _Exchange:
         """Whether a response is on its way."""
         return self._status != 0
 
-    async def respond(self, predictor: Predictor, prediction: Prediction, options: Options) -> None:
+    async def respond(
+        self, predictor: Predictor, prediction: Prediction, options: Options, slow_s: float
+    ) -> None:
         started_s = time.perf_counter()
         body = encode(predictor, prediction, options, self.request_id)
         encode_s = time.perf_counter() - started_s
@@ -180,6 +183,8 @@ class _Exchange:
         seconds = time.perf_counter() - self._started_s
         timing = Timing(*prediction.stages, encode_s)
         self.metrics.count_answered(outcome_of(prediction.rows), seconds, timing)
+        if seconds >= slow_s:
+            log_slow(self.request_id, predictor.name, seconds, timing)
 
     async def refuse(self, error: DunnoError) -> None:
         status, headers, body = refusal(error, self.request_id)
@@ -236,6 +241,13 @@ class _Exchange:
         headers += SAFE_HEADERS
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": has_more})
+
+
+def log_slow(request_id: str, model: str, seconds: float, timing: Timing) -> None:
+    """Tell where the time of a slow request went."""
+    stages = {name: round(value, 6) for name, value in timing._asdict().items()}
+    facts = {"request_id": request_id, "model": model, "seconds": round(seconds, 6), **stages}
+    log.warning("slow request", extra=facts)
 
 
 def server_timing(stages: Stages) -> bytes:

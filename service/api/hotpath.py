@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.bodies import payload_of
-from service.api.fastlane import PREFIX, Fastlane, outcome_of, server_timing
+from service.api.fastlane import PREFIX, Fastlane, log_slow, outcome_of, server_timing
 from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
@@ -276,6 +276,8 @@ class _Exchange:
         timing = Timing(*stages, encoded_s - decided_s)
         seconds = time.perf_counter() - self._started_s
         predictor.metrics.count_answered(outcome_of(rows), seconds, timing)
+        if seconds >= self._lane.slow_s:
+            log_slow(self._request_id, predictor.name, seconds, timing)
 
     def set_exception(self, error: DunnoError) -> None:
         """Write the failure."""
