@@ -28,6 +28,7 @@ from service.settings import (
     SettingsInvalid,
     is_loopback,
     read_settings,
+    unknown_variables,
     usable_cores,
     worker_count,
 )
@@ -521,6 +522,10 @@ def _posture(settings: Settings) -> list[str]:
             f"listening on {settings.host}: everybody who reaches this address can predict and "
             "read /metrics; put a proxy or a network policy in front"
         )
+    warnings += [
+        f"{name} is no setting and has no effect; is it misspelled?"
+        for name in unknown_variables(os.environ)
+    ]
     return warnings
 
 

@@ -6,6 +6,7 @@ What an operator chooses about models stands in `catalogue.toml`; what training 
 import ipaddress
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,9 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
+PREFIX = "DUNNO_"
+OTHER_VARIABLES = frozenset({"DUNNO_DATA", "DUNNO_WORKERS_FOLDER"})
+"""Read elsewhere: by training, and by our own worker processes."""
 
 
 class SettingsInvalid(ValueError):
@@ -27,7 +31,7 @@ def _number_of_workers(value: object) -> object:
 class Settings(BaseSettings):
     """The process's own limits and addresses."""
 
-    model_config = SettingsConfigDict(env_prefix="DUNNO_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     host: str = "127.0.0.1"
     """Address to listen on; loopback unless you open it."""
@@ -165,6 +169,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the DUNNO_* variables that nothing reads: most likely misspelled."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
 def worker_count(settings: Settings) -> int:

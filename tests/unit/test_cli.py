@@ -114,6 +114,17 @@ def test_check_lists_models_settings_and_posture(
     assert "all bundles match" in result.stdout
 
 
+def test_misspelled_setting_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("DUNNO_MAX_BATCH_ROW", "8")
+    monkeypatch.setenv("DUNNO_MAX_WAIT_MS", "1")
+
+    result = dunno("check", "--models", models)
+
+    assert "warning: DUNNO_MAX_BATCH_ROW is no setting" in result.stdout
+    assert "DUNNO_MAX_WAIT_MS is no setting" not in result.stdout
+
+
 def test_check_compares_the_runtimes_of_a_model_on_rows_of_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Path
 ) -> None:
