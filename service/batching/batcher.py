@@ -121,6 +121,7 @@ class Batcher(Generic[Outputs]):
 
     def start(self) -> None:
         """Begin to run batches, on the running event loop."""
+        self._metrics.batch_limit_rows.set_function(lambda: self._most_rows)
         self._loop = asyncio.get_running_loop()
         self._look_soon()
 
@@ -277,11 +278,14 @@ class Batcher(Generic[Outputs]):
             return math.inf  # nobody waits for company: nobody asks
         return min(job.deadline_s for job in self._waiting.jobs())
 
-    def _take(self) -> list[Job]:
+    @property
+    def _most_rows(self) -> int:
+        """Most rows of the next run: a quick model must not keep the event loop for long."""
         most_rows = self._limits.max_rows
-        if self.cost.is_quick:
-            most_rows = min(most_rows, self.cost.quick_rows)
-        jobs, late = self._waiting.take(most_rows, self._clock())
+        return min(most_rows, self.cost.quick_rows) if self.cost.is_quick else most_rows
+
+    def _take(self) -> list[Job]:
+        jobs, late = self._waiting.take(self._most_rows, self._clock())
         for job in late:
             _fail(job, DeadlineExceeded("the deadline passed while the rows were waiting"))
         return jobs

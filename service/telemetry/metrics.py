@@ -221,6 +221,12 @@ class Metrics:
         self.batch_rows = Histogram(
             "dunno_batch_rows", "Rows of a run.", ("model",), buckets=_ROWS, registry=registry
         )
+        self.batch_limit_rows = Gauge(
+            "dunno_batch_limit_rows",
+            "Most rows of a run, by what runs cost at the moment.",
+            ("model",),
+            registry=registry,
+        )
         self.batch_wait = Histogram(
             "dunno_batch_wait_seconds",
             "Time the first job of a batch waited.",
@@ -461,6 +467,7 @@ class ModelMetrics(RequestMetrics):
         self._drift_alarms = metrics.drift_alarms.labels(model, version)
         self.threshold = metrics.threshold.labels(model, version)
         self._batch_rows = metrics.batch_rows.labels(model)
+        self.batch_limit_rows = metrics.batch_limit_rows.labels(model)
         self._batch_wait = metrics.batch_wait.labels(model)
         self._closed = {cause: metrics.batch_closed.labels(model, cause) for cause in CAUSES}
         self._padded_rows = metrics.batch_padded_rows.labels(model)

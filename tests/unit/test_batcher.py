@@ -10,7 +10,7 @@ import pytest
 from fakes import PATIENCE_S, POISON, Doubled, GatedRun, RecordingRun
 from numpy.typing import NDArray
 
-from service.batching import Batcher, BatchLimits, Lane
+from service.batching import Batcher, BatchLimits, Lane, cost
 from service.batching.waiting import BULK_TURN
 from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
 from service.telemetry.metrics import Metrics
@@ -202,6 +202,18 @@ async def test_instances_run_batches_at_the_same_time() -> None:
         assert await asyncio.gather(*tasks) == [[2], [4], [6]]
 
     assert sorted(runs[0].batches + runs[1].batches) == [[1], [2], [3]]
+
+
+async def test_limit_of_a_batch_is_told_by_what_runs_cost_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(Bench(RecordingRun(), max_rows=50, max_queue_rows=50)) as bench:
+        assert bench.counted("dunno_batch_limit_rows") == 50
+
+        monkeypatch.setattr(cost, "WORTHWHILE_ROWS", 20)
+        bench.batcher.cost.learn(rows=1, seconds=cost.QUICK_RUN_S / 25)
+
+        assert bench.counted("dunno_batch_limit_rows") == 25
 
 
 async def test_busy_models_take_turns_on_the_event_loop() -> None:
