@@ -13,12 +13,14 @@ from service.telemetry.workers import Workers
 router = APIRouter(tags=["operations"])
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez")
 async def livez() -> dict[str, str]:
     """Answer as long as the event loop turns."""
     return {"status": "alive"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
     """Answer 200 only if there are models and each of them takes rows."""
@@ -33,6 +35,7 @@ async def readyz(request: Request) -> Response:
     return Response(body, 503, {"Retry-After": "1"}, media_type=MEDIA_TYPE.decode())
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Return every metric of every worker in Prometheus' text format."""

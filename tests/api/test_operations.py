@@ -13,6 +13,13 @@ def test_process_is_alive_and_ready(client: httpx.Client) -> None:
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_who_needs_no_body_may_ask_for_the_head(client: httpx.Client, path: str) -> None:
+    response = client.head(path)
+
+    assert (response.status_code, response.content) == (200, b"")
+
+
 @pytest.mark.anyio
 async def test_server_without_models_is_not_ready() -> None:
     app = compose(Catalogue({}), Settings(), Metrics())
