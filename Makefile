@@ -5,7 +5,7 @@ MODELS ?= models
 VENV := .venv
 DEV := .venv-dev
 KSERVE := .venv-kserve
-SOURCES := service training tests load_tests
+SOURCES := service training tests load_tests k8s
 
 .PHONY: serve test check fmt lint types train load bench lock clean
 

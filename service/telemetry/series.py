@@ -30,9 +30,9 @@ class _Family(Collector, Generic[Child]):
         *,
         registry: CollectorRegistry,
     ) -> None:
-        self._name = name
+        self.name = name
         self._meaning = meaning
-        self._label_names = tuple(labels)
+        self.label_names = tuple(labels)
         self._children: dict[tuple[str, ...], Child] = {}
         if not labels:
             self.labels()  # the only series is there from the start
@@ -40,9 +40,9 @@ class _Family(Collector, Generic[Child]):
 
     def labels(self, *values: str, **named: str) -> Child:
         """Return the series of these label values, by position or by name, created if new."""
-        key = values or tuple(named[name] for name in self._label_names)
-        if len(key) != len(self._label_names):
-            raise ValueError(f"{self._name}: expected a value for each of {self._label_names}")
+        key = values or tuple(named[name] for name in self.label_names)
+        if len(key) != len(self.label_names):
+            raise ValueError(f"{self.name}: expected a value for each of {self.label_names}")
         if key not in self._children:
             self._children[key] = self._new_child()
         return self._children[key]
@@ -79,7 +79,7 @@ class Counter(_Family[CounterSeries]):
 
     def collect(self) -> Iterable[Metric]:
         """Yield all series; see prometheus_client."""
-        family = CounterMetricFamily(self._name, self._meaning, labels=self._label_names)
+        family = CounterMetricFamily(self.name, self._meaning, labels=self.label_names)
         for values, child in self._series():
             family.add_metric(values, child.value)
         yield family
@@ -127,7 +127,7 @@ class Gauge(_Family[GaugeSeries]):
 
     def collect(self) -> Iterable[Metric]:
         """Yield all series; see prometheus_client."""
-        family = GaugeMetricFamily(self._name, self._meaning, labels=self._label_names)
+        family = GaugeMetricFamily(self.name, self._meaning, labels=self.label_names)
         for values, child in self._series():
             family.add_metric(values, child.read())
         yield family
@@ -180,7 +180,7 @@ class Histogram(_Family[HistogramSeries]):
 
     def collect(self) -> Iterable[Metric]:
         """Yield all series; see prometheus_client."""
-        family = HistogramMetricFamily(self._name, self._meaning, labels=self._label_names)
+        family = HistogramMetricFamily(self.name, self._meaning, labels=self.label_names)
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         for values, child in self._series():
             cumulative = np.cumsum(child.counts).tolist()

@@ -1,0 +1,116 @@
+"""A real Prometheus that scrapes one address each second, and a real Alertmanager."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PATIENCE_S = 30.0
+CONFIG = """
+global:
+  scrape_interval: 1s
+  evaluation_interval: 1s
+rule_files:
+  - {rules}
+alerting:
+  alertmanagers:
+    - static_configs:
+        - targets: [{alertmanagers}]
+scrape_configs:
+  - job_name: dunno
+    static_configs:
+      - targets: ["{target}"]
+        labels: {{namespace: shop, pod: dunno-a}}
+"""
+ROUTES = """
+route: {receiver: nobody}
+receivers: [{name: nobody}]
+"""
+
+
+class Prometheus:
+    """One that runs; asked by its API."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def is_ready(self) -> bool:
+        """Whether it takes queries."""
+        try:
+            return self._client.get("/-/ready").is_success
+        except httpx.HTTPError:
+            return False
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the series of an instant query, without those that are NaN."""
+        response = self._client.get("/api/v1/query", params={"query": expression})
+        assert response.is_success, f"{expression}: {response.text}"
+        found: list[dict[str, Any]] = response.json()["data"]["result"]
+        return [each for each in found if each["value"][1] != "NaN"]
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return all rules with their health."""
+        groups = self._client.get("/api/v1/rules").json()["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+
+def free_address() -> str:
+    """Return host and port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[None]:
+    """Run a program meanwhile."""
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603  by its path
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def alerted(command: str | None, folder: Path) -> Iterator[str | None]:
+    """Start Alertmanager by `command` and return its host and port; None: there is none."""
+    if command is None:
+        yield None
+        return
+    own = free_address()
+    config = folder / "alertmanager.yml"
+    config.write_text(ROUTES)
+    options = [f"--config.file={config}", f"--storage.path={folder / 'alerts'}"]
+    with running([command, *options, f"--web.listen-address={own}", "--cluster.listen-address="]):
+        yield own
+
+
+@contextmanager
+def scraped(
+    command: str, address: str, rules: Path, alertmanager: str | None = None
+) -> Iterator[Prometheus]:
+    """Start Prometheus by `command` with `rules`, and let it scrape `address`."""
+    own = free_address()
+    config = rules.with_name("prometheus.yml")
+    target = address.removeprefix("http://")
+    config.write_text(CONFIG.format(rules=rules, target=target, alertmanagers=alertmanager or ""))
+    options = [f"--config.file={config}", f"--storage.tsdb.path={rules.with_name('data')}"]
+    with (
+        httpx.Client(base_url=f"http://{own}", timeout=10) as client,
+        running([command, *options, f"--web.listen-address={own}"]),
+    ):
+        prometheus = Prometheus(client)
+        wait_for(prometheus.is_ready)
+        yield prometheus
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; Prometheus has no event to wait for."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until_s, "waited in vain"
+        time.sleep(0.05)
