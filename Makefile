@@ -7,7 +7,7 @@ DEV := .venv-dev
 KSERVE := .venv-kserve
 SOURCES := service training tests load_tests k8s
 
-.PHONY: serve test check fmt lint types train load bench lock clean
+.PHONY: serve test check fmt lint types train load bench image lock clean
 
 serve: $(VENV)/installed
 	$(VENV)/bin/dunno serve
@@ -40,6 +40,15 @@ bench: $(DEV)/installed
 
 load: $(DEV)/installed
 	$(DEV)/bin/python load_tests/many_callers.py $(ARGS)
+
+# The container image of a lock file in requirements/: service, tensorflow or gpu. The last one needs
+# a base with CUDA, cuDNN and Python: make image VARIANT=gpu ARGS="--build-arg BASE=…"
+VARIANT ?= service
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= dunno:$(VERSION)$(if $(filter-out service,$(VARIANT)),-$(VARIANT))
+image:
+	buildah bud --layers --format docker --tag $(IMAGE) --build-arg LOCK=$(VARIANT) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
 
 # The service alone: locked dependencies, no TensorFlow.
 $(VENV)/installed: requirements/service.txt pyproject.toml

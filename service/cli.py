@@ -91,6 +91,8 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
     from service.telemetry.logs import configure_logs  # noqa: PLC0415  keeps --help quick
 
     configure_logs(settings.log_level)
+    # The first process of a container would not even hear it while models are loaded.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _report_posture(settings)
     if worker_count(settings) == 1:
         _serve_here(settings)

@@ -2,6 +2,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -189,6 +191,19 @@ def test_sigterm_answers_what_is_in_flight_and_exits_with_zero(models: Path) -> 
 
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert process.wait(10) == 0
+
+
+def test_sigterm_while_models_are_loaded_ends_the_start(models: Path) -> None:
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--host", "0.0.0.0"]  # noqa: S104
+    with subprocess.Popen(  # noqa: S603  our own command
+        [*command, "--models", str(models)], stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        assert b"listening on 0.0.0.0" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(10) == 0
+        assert b"running on" not in process.stderr.read()
 
 
 def test_after_sigterm_it_is_not_ready_and_goes_on_serving_until_a_second_one(

@@ -1,0 +1,52 @@
+# Two stages: the first installs, the second holds what runs. BASE has to bring Python 3.11 to 3.13; for the
+# gpu variant also CUDA and cuDNN, as requirements/gpu.txt holds no drivers' libraries.
+ARG BASE=docker.io/library/python:3.13-slim-trixie
+
+FROM ${BASE} AS build
+# Which lock file is installed: service, tensorflow or gpu.
+ARG LOCK=service
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+# Without a pip of its own: nothing can be installed into what runs.
+RUN ["python", "-m", "venv", "--without-pip", "/opt/dunno"]
+COPY requirements/ requirements/
+RUN python -m pip --python /opt/dunno install --require-hashes --only-binary :all: \
+    --requirement "requirements/${LOCK}.txt"
+COPY pyproject.toml README.md LICENSE ./
+COPY service/ service/
+COPY training/ training/
+# Tests of the libraries are some 15 MB of what is installed, and nobody runs them here.
+RUN python -m pip --python /opt/dunno install --no-deps --no-build-isolation . \
+    && find /opt/dunno -type d -name tests -prune -exec rm -r {} +
+COPY models/ /app/models/
+# A checkout under a strict umask would not be readable for the user below.
+RUN ["chmod", "-R", "a+rX,go-w", "/opt/dunno", "/app"]
+
+FROM ${BASE}
+COPY --from=build /opt/dunno /opt/dunno
+COPY --from=build /app /app
+# ONNX Runtime sends reports on its use to its makers otherwise; this server calls nobody.
+ENV ORT_DISABLE_TELEMETRY=1
+# Only here every address is listened on: what reaches a container is for its network to say.
+ENV PATH="/opt/dunno/bin:${PATH}" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    DUNNO_HOST=0.0.0.0 \
+    DUNNO_PORT=8000 \
+    DUNNO_MODELS=/app/models
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8000
+# The root may be read-only. Several workers need a writable /tmp for their sockets: --tmpfs /tmp.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['DUNNO_PORT']), timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Dunno" \
+    org.opencontainers.image.description="A model server that knows when it does not know." \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+# SageMaker starts `IMAGE serve`; every other command of dunno can stand there as well.
+ENTRYPOINT ["dunno"]
+CMD ["serve"]
