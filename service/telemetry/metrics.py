@@ -480,6 +480,8 @@ class ModelMetrics(RequestMetrics):
             cause: metrics.rejections.labels(model, cause) for cause in REJECTION_CAUSES
         }
         self._last_success = metrics.model_last_success.labels(model)
+        for outcome in RELOAD_OUTCOMES:
+            metrics.model_reloads.labels(model, outcome)
         self._info: tuple[str, ...] = ()
 
     def of_protocol(self, protocol: str) -> RequestMetrics:

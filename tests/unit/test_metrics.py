@@ -29,6 +29,7 @@ def test_series_of_a_model_exist_before_its_first_request() -> None:
     assert found["dunno_predictions_total", "dont_know,out_of_distribution"] == 0
     assert found["dunno_predicted_class_total", "red"] == 0
     assert found["dunno_batch_closed_total", "full"] == 0
+    assert found["dunno_model_reloads_total", "failed"] == 0
 
 
 def test_rows_are_counted_by_verdict_label_confidence_and_novelty() -> None:
