@@ -1,6 +1,6 @@
 # Two stages: the first installs, the second holds what runs. BASE has to bring Python 3.11 to 3.13; for the
 # gpu variant also CUDA and cuDNN, as requirements/gpu.txt holds no drivers' libraries.
-ARG BASE=docker.io/library/python:3.13-slim-trixie
+ARG BASE=python:3.13-slim-trixie
 
 FROM ${BASE} AS build
 # Which lock file is installed: service, tensorflow or gpu.
