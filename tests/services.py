@@ -1,13 +1,14 @@
 """The whole service around a runtime that does as a test wants."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bundles import fruit_bundle
-from fakes import GatedRuntime
+from fakes import PATIENCE_S, GatedRuntime
 from numpy.typing import NDArray
 
 from service.app import compose
@@ -18,8 +19,6 @@ from service.prediction import Catalogue, Predictor
 from service.prediction.catalogue import Served
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-
-PATIENCE_S = 5.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -59,3 +58,20 @@ class Service:
         self.metrics.exposition()  # counts what is noted down
         labels = {"model": "fruit", "version": "1", "protocol": protocol, "outcome": outcome}
         return self.metrics.registry.get_sample_value("dunno_requests_total", labels) or 0.0
+
+
+@asynccontextmanager
+async def running(
+    models: Path, run: Callable[[NDArray[np.generic]], Any] | None = None
+) -> AsyncIterator[Service]:
+    service = Service(models, run)
+    service.predictor.start()
+    yield service
+    service.runtime.gate.set()
+    await service.predictor.close(PATIENCE_S)
+
+
+async def begun(service: Service) -> None:
+    """Wait until a run waits at the gate."""
+    loop = asyncio.get_running_loop()
+    assert await loop.run_in_executor(None, service.runtime.has_begun.wait, PATIENCE_S)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InputInvalid
-from service.inputs.numbers import read_json, shown
+from service.inputs.numbers import read_object, shown
 
 DATATYPES = {
     "BOOL": np.dtype("?"),
@@ -92,10 +92,7 @@ def read_head(head: bytes) -> dict[str, object]:
     Raises:
         InputInvalid: if it is none.
     """
-    content = read_json(head)
-    if not isinstance(content, dict):
-        raise InputInvalid("body", 'an object {"inputs": [...]}', shown(content))
-    return content
+    return read_object(head, 'an object {"inputs": [...]}')
 
 
 def read_tensors(declared: object, behind: memoryview) -> list[WireTensor]:

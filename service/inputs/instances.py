@@ -5,7 +5,7 @@ from typing import NamedTuple
 from service.bundle import Manifest
 from service.errors import InputInvalid
 from service.inputs.compression import inflated
-from service.inputs.numbers import read_base64, read_json, shown
+from service.inputs.numbers import read_base64, read_object, shown
 from service.inputs.payload import Decoded, Decoder, Payload
 
 SIGNATURE = "serving_default"
@@ -49,7 +49,7 @@ class InstancesReader:
         decoded = self._decoder.decode_numbers(body)
         if decoded is not None:
             return Instances(decoded, is_column=False, parameters={})
-        content = read_body(body)
+        content = read_object(body)
         check_signature(content)
         forms = [form for form in _FORMS if form in content]
         if len(forms) != 1:
@@ -104,7 +104,7 @@ class ExamplesReader(InstancesReader):
         Raises:
             ClientError: naming the first place that is not as it must be.
         """
-        content = read_body(inflated(payload.body, self._coding, self._max_bytes))
+        content = read_object(inflated(payload.body, self._coding, self._max_bytes))
         check_signature(content)
         examples = content.get("examples")
         if not isinstance(examples, list) or not examples:
@@ -133,18 +133,6 @@ class ExamplesReader(InstancesReader):
         if features.keys() == {self._input}:
             return _single(features[self._input]) if self._kind == "text" else features[self._input]
         return {name: _single(value) for name, value in features.items()}
-
-
-def read_body(body: bytes) -> dict[str, object]:
-    """Return the object that a body is.
-
-    Raises:
-        InputInvalid: if it is none.
-    """
-    content = read_json(body)
-    if not isinstance(content, dict):
-        raise InputInvalid("body", "an object", shown(content))
-    return content
 
 
 def check_signature(content: dict[str, object]) -> None:

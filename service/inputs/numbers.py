@@ -75,9 +75,7 @@ def read_instances(body: bytes) -> list[object]:
     Raises:
         InputInvalid: if the body is no JSON of that form.
     """
-    content = read_json(body)
-    if not isinstance(content, dict):
-        raise InputInvalid("body", 'an object {"instances": [...]}', shown(content))
+    content = read_object(body, 'an object {"instances": [...]}')
     unknown = [key for key in content if key != "instances"]
     if unknown:
         raise InputInvalid("body", 'only the key "instances"', f"also {unknown[0][:_CLIP]!r}")
@@ -111,6 +109,18 @@ def decode_base64(text: str, place: str) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise InputInvalid(place, "base64", shown(text)) from None
+
+
+def read_object(body: bytes, expected: str = "an object") -> dict[str, Any]:
+    """Return the JSON object that is the whole body.
+
+    Raises:
+        InputInvalid: if it is none.
+    """
+    content = read_json(body)
+    if not isinstance(content, dict):
+        raise InputInvalid("body", expected, shown(content))
+    return content
 
 
 def read_json(body: bytes) -> Any:

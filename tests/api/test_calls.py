@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import PATIENCE_S
 from numpy.typing import NDArray
-from services import Service
+from services import Service, begun, running
 
 from service.runtimes import Outputs
 
@@ -62,20 +60,6 @@ class Caller:
 
 def call(service: Service, caller: Caller) -> "asyncio.Task[None]":
     return asyncio.ensure_future(service.app(caller.scope, caller.messages.get, caller.send))  # type: ignore[arg-type]
-
-
-@asynccontextmanager
-async def running(models: Path, run: Any = None) -> AsyncIterator[Service]:
-    service = Service(models, run)
-    service.predictor.start()
-    yield service
-    service.runtime.gate.set()
-    await service.predictor.close(PATIENCE_S)
-
-
-async def begun(service: Service) -> None:
-    loop = asyncio.get_running_loop()
-    assert await loop.run_in_executor(None, service.runtime.has_begun.wait, PATIENCE_S)
 
 
 async def test_caller_that_hangs_up_is_taken_out_of_the_queue(
