@@ -75,11 +75,11 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml
 
 lock:
-	$(LOCK) requirements/build.in --output-file requirements/service.txt
-	$(LOCK) requirements/build.in --extra tensorflow --output-file requirements/tensorflow.txt
+	$(LOCK) requirements/build.in --extra tracing --output-file requirements/service.txt
+	$(LOCK) requirements/build.in --extra tensorflow --extra tracing --output-file requirements/tensorflow.txt
 	$(LOCK) requirements/build.in --extra training --output-file requirements/training.txt
 	$(LOCK) requirements/build.in --extra training --extra dev --output-file requirements/dev.txt
-	$(LOCK) requirements/build.in --extra gpu --override requirements/gpu.override \
+	$(LOCK) requirements/build.in --extra gpu --extra tracing --override requirements/gpu.override \
 		--output-file requirements/gpu.txt
 	$(subst pyproject.toml,,$(LOCK)) requirements/kserve.in --output-file requirements/kserve.txt
 

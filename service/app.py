@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -36,7 +37,11 @@ from service.prediction.loading import runtime_threads
 from service.settings import Settings, read_settings, usable_cores
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import start_tracing
 from service.telemetry.workers import FOLDER, Workers
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import Traces
 
 LAG_PERIOD_S = 0.5
 YOUNG_OBJECTS = 5000
@@ -73,11 +78,15 @@ def create_app(settings: Settings) -> ASGIApp:
     catalogue = load_catalogue(settings, metrics)
     folder = os.environ.get(FOLDER)
     workers = Workers(Path(folder), metrics) if folder else None
-    return compose(catalogue, settings, metrics, workers)
+    return compose(catalogue, settings, metrics, workers, start_tracing(os.environ))
 
 
 def compose(
-    catalogue: Catalogue, settings: Settings, metrics: Metrics, workers: Workers | None = None
+    catalogue: Catalogue,
+    settings: Settings,
+    metrics: Metrics,
+    workers: Workers | None = None,
+    traces: "Traces | None" = None,
 ) -> ASGIApp:
     """Return the service for a catalogue that is loaded but not started.
 
@@ -113,6 +122,8 @@ def compose(
         if workers is not None:
             await workers.close()
         fastlane.close()
+        if traces is not None:
+            await traces.close()
         log.info("stopped")
 
     app = FastAPI(
@@ -133,8 +144,8 @@ def compose(
     app.state.catalogue = catalogue
     app.state.metrics = metrics
     app.state.workers = workers
-    fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics)
-    resources = Resources(catalogue, settings, metrics, fastlane.decoders)
+    fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics, traces)
+    resources = Resources(catalogue, settings, metrics, fastlane.decoders, traces)
     app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
     return fastlane
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import orjson
 from starlette.responses import Response
@@ -16,7 +16,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.bodies import CallerGone, linger, read_payload
 from service.api.departures import Departure
-from service.api.fastlane import log_slow, outcome_of, server_timing
+from service.api.fastlane import (
+    identity,
+    log_slow,
+    server_timing,
+    tell_answered,
+    tell_failed,
+)
 from service.api.middleware import header
 from service.api.problems import OUTCOME, headers_of, status_of
 from service.decision import Row, Terms
@@ -25,6 +31,10 @@ from service.inputs import Decoded, Payload
 from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Reader
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
+from service.telemetry.tracing import begin_trace
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import Traces
 
 _NOT_READ = (b"content-type", b"content-encoding")
 """Headers of which clients of these protocols send none, or the wrong one."""
@@ -41,6 +51,7 @@ class Resources(NamedTuple):
     settings: Settings
     metrics: Metrics
     decoders: DecoderPool
+    traces: "Traces | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,11 @@ class Call:
         self._decoders = resources.decoders
         self._metrics = metrics
         self._started_s = time.perf_counter()
+        self.trace = (
+            begin_trace(resources.traces, metrics.protocol, self.request_id, scope["headers"])
+            if scope["method"] == "POST"
+            else None
+        )
         self._decode_s = 0.0
         self._predictor: Predictor | None = None
         self._prediction: Prediction | None = None
@@ -93,6 +109,8 @@ class Call:
         """Ask a model: the request is counted with it, and it is kept until `let_go`."""
         self._metrics = predictor.metrics.of_protocol(self._metrics.protocol)
         self._predictor = predictor
+        if self.trace is not None:
+            self.trace.describe(predictor.name, predictor.manifest.version)
         predictor.hold()  # another version may take its place while the body comes
 
     def let_go(self) -> None:
@@ -167,21 +185,22 @@ class Call:
         if self._prediction is not None:
             now_s = time.perf_counter()
             timing = Timing(*self._prediction.stages, now_s - self._predicted_s)
-            outcome = outcome_of(self._prediction.rows)
             seconds = now_s - self._started_s
-            self._metrics.count_answered(outcome, seconds, timing)
+            tell_answered(self._metrics, self.trace, self._prediction.rows, seconds, timing)
             if seconds >= self._settings.slow_request_s and self._predictor is not None:
-                log_slow(self.request_id, self._predictor.name, seconds, timing)
+                log_slow(self.request_id, self._predictor.name, seconds, timing, self.trace)
 
     def count_refusal(self, error: DunnoError) -> None:
         """Count the request as refused."""
         if isinstance(error, ClientError):
             self._metrics.count_input_rejection(code_of(error))
-        self.count(OUTCOME.get(status_of(error), "invalid"))
+        status = status_of(error)
+        self.count(OUTCOME.get(status, "invalid"), status)
 
-    def count(self, outcome: str) -> None:
-        """Count the request as one that got no verdict."""
-        self._metrics.count_request(outcome, time.perf_counter() - self._started_s, is_ok=False)
+    def count(self, outcome: str, status: int = 0) -> None:
+        """Count the request as one that got no verdict; status 0: nobody is there to be told."""
+        seconds = time.perf_counter() - self._started_s
+        tell_failed(self._metrics, self.trace, outcome, seconds, status)
 
     def log(self, status: int) -> None:
         """Write the line of the access log."""
@@ -192,6 +211,7 @@ class Call:
                 "path": self.scope["path"],
                 "status": status,
                 "seconds": round(time.perf_counter() - self._started_s, 6),
+                **identity(self.trace),
             },
         )
 
@@ -227,6 +247,8 @@ class Reception:
         try:
             response = await self._response(call, respond)
             if response is not None:
+                if call.trace is not None:
+                    response.raw_headers.append(call.trace.header)
                 await response(scope, receive, send)
                 call.count_answered()
         finally:
@@ -251,7 +273,7 @@ class Reception:
             call.count("cancelled")
         except Exception:
             log.exception("request failed", extra={"request_id": call.request_id})
-            call.count("error")
+            call.count("error", 500)
             return refusal(500, f"a fault of ours; quote the request id {call.request_id}")
         return None
 

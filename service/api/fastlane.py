@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,6 +24,10 @@ from service.errors import BodyTooLarge, ClientError, Draining, DunnoError, code
 from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Stages
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
+from service.telemetry.tracing import begin_trace
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import RequestTrace, Traces
 
 PREFIX = "/predict/"
 MOST_ROUTES = 1024
@@ -48,9 +52,15 @@ class Fastlane:
     """Answers predict requests itself and leaves everything else to the app behind it."""
 
     def __init__(
-        self, app: ASGIApp, catalogue: Catalogue, settings: Settings, metrics: Metrics
+        self,
+        app: ASGIApp,
+        catalogue: Catalogue,
+        settings: Settings,
+        metrics: Metrics,
+        traces: "Traces | None" = None,
     ) -> None:
         self._app = app
+        self.traces = traces
         self._catalogue = catalogue
         self._settings = settings
         self._nobody = RequestMetrics(metrics, UNKNOWN_MODEL, "")
@@ -75,6 +85,7 @@ class Fastlane:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one predict request, whatever becomes of it."""
         exchange = _Exchange(scope, receive, send, self._nobody)
+        exchange.trace = begin_trace(self.traces, "native", exchange.request_id, scope["headers"])
         departure = Departure(receive)
         self.inflight.inc()
         try:
@@ -82,10 +93,10 @@ class Fastlane:
         except DunnoError as error:
             await exchange.refuse(error)
         except CallerGone:
-            exchange.count("cancelled", is_ok=False)
+            exchange.count("cancelled")
         except asyncio.CancelledError:
             if departure.has_happened:
-                exchange.count("cancelled", is_ok=False)
+                exchange.count("cancelled")
             elif exchange.has_started:
                 raise
             else:  # the server stops and has waited long enough; the caller is told so
@@ -102,7 +113,7 @@ class Fastlane:
         scope = exchange.scope
         options = read_options(scope["query_string"])
         predictor = self._find(scope["path"], options)
-        exchange.metrics = predictor.metrics
+        exchange.ask(predictor)
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
         predictor.hold()  # another version may take its place while the body comes
         try:
@@ -163,11 +174,18 @@ class _Exchange:
         self._send = send
         self._started_s = time.perf_counter()
         self._status = 0
+        self.trace: RequestTrace | None = None
 
     @property
     def has_started(self) -> bool:
         """Whether a response is on its way."""
         return self._status != 0
+
+    def ask(self, predictor: Predictor) -> None:
+        """Count the request with a model from now on."""
+        self.metrics = predictor.metrics
+        if self.trace is not None:
+            self.trace.describe(predictor.name, predictor.manifest.version)
 
     async def respond(
         self, predictor: Predictor, prediction: Prediction, options: Options, slow_s: float
@@ -182,9 +200,9 @@ class _Exchange:
         await self._write(200, body, headers)
         seconds = time.perf_counter() - self._started_s
         timing = Timing(*prediction.stages, encode_s)
-        self.metrics.count_answered(outcome_of(prediction.rows), seconds, timing)
+        tell_answered(self.metrics, self.trace, prediction.rows, seconds, timing)
         if seconds >= slow_s:
-            log_slow(self.request_id, predictor.name, seconds, timing)
+            log_slow(self.request_id, predictor.name, seconds, timing, self.trace)
 
     async def refuse(self, error: DunnoError) -> None:
         status, headers, body = refusal(error, self.request_id)
@@ -200,7 +218,8 @@ class _Exchange:
     def _count_refusal(self, error: DunnoError) -> None:
         if isinstance(error, ClientError):
             self.metrics.count_input_rejection(code_of(error))
-        self.count(OUTCOME.get(status_of(error), "invalid"), is_ok=False)
+        status = status_of(error)
+        self.count(OUTCOME.get(status, "invalid"), status)
 
     async def refuse_method(self) -> None:
         detail = f"{self.scope['method']} {self.scope['path']}: only POST predicts"
@@ -208,13 +227,13 @@ class _Exchange:
         await self._write(405, body, [(b"content-type", MEDIA_TYPE), (b"allow", b"POST")])
 
     async def fail(self) -> None:
-        self.count("error", is_ok=False)
+        self.count("error", 500)
         body = problem(500, "internal", "a fault of ours; quote the request id", self.request_id)
         await self._write(500, body, [(b"content-type", MEDIA_TYPE)])
 
-    def count(self, outcome: str, *, is_ok: bool) -> None:
+    def count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s
-        self.metrics.count_request(outcome, seconds, is_ok=is_ok)
+        tell_failed(self.metrics, self.trace, outcome, seconds, status)
 
     def log(self) -> None:
         log.info(
@@ -224,6 +243,7 @@ class _Exchange:
                 "path": self.scope["path"],
                 "status": self._status,
                 "seconds": round(time.perf_counter() - self._started_s, 6),
+                **identity(self.trace),
             },
         )
 
@@ -238,16 +258,55 @@ class _Exchange:
         self._status = status
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"x-request-id", self.request_id.encode()))
+        if self.trace is not None:
+            headers.append(self.trace.header)
         headers += SAFE_HEADERS
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": has_more})
 
 
-def log_slow(request_id: str, model: str, seconds: float, timing: Timing) -> None:
+def tell_answered(
+    metrics: RequestMetrics,
+    trace: "RequestTrace | None",
+    rows: Sequence[Answer | DunnoError],
+    seconds: float,
+    timing: Timing,
+) -> None:
+    """Tell metrics and trace of a request that got its verdicts."""
+    outcome = outcome_of(rows)
+    if trace is None:
+        metrics.count_answered(outcome, seconds, timing)
+    else:
+        metrics.count_answered(outcome, seconds, timing, trace.trace_id)
+        trace.answered(outcome, len(rows), timing)
+
+
+def tell_failed(
+    metrics: RequestMetrics,
+    trace: "RequestTrace | None",
+    outcome: str,
+    seconds: float,
+    status: int,
+) -> None:
+    """Tell metrics and trace of a request that got none; status 0: nobody was there to be told."""
+    trace_id = "" if trace is None else trace.trace_id
+    metrics.count_request(outcome, seconds, is_ok=False, trace_id=trace_id)
+    if trace is not None:
+        trace.failed(status, outcome)
+
+
+def log_slow(
+    request_id: str, model: str, seconds: float, timing: Timing, trace: "RequestTrace | None"
+) -> None:
     """Tell where the time of a slow request went."""
     stages = {name: round(value, 6) for name, value in timing._asdict().items()}
     facts = {"request_id": request_id, "model": model, "seconds": round(seconds, 6), **stages}
-    log.warning("slow request", extra=facts)
+    log.warning("slow request", extra={**facts, **identity(trace)})
+
+
+def identity(trace: "RequestTrace | None") -> dict[str, str]:
+    """Return what a line of the log adds, so that it is found with its trace."""
+    return {} if trace is None else {"trace_id": trace.trace_id}
 
 
 def server_timing(stages: Stages) -> bytes:

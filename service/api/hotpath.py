@@ -14,7 +14,7 @@ on carrying a small request through ASGI than on answering it.
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from httptools import HttpRequestParser
@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.bodies import payload_of
-from service.api.fastlane import PREFIX, Fastlane, log_slow, outcome_of, server_timing
+from service.api.fastlane import (
+    PREFIX,
+    Fastlane,
+    log_slow,
+    server_timing,
+    tell_answered,
+    tell_failed,
+)
 from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
@@ -30,6 +37,10 @@ from service.decision import Row
 from service.errors import DunnoError
 from service.prediction import Delivery, Prediction, Predictor, Stages
 from service.telemetry.metrics import Timing
+from service.telemetry.tracing import begin_trace
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import RequestTrace
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +188,7 @@ class _Exchange:
         "_request_id",
         "_route",
         "_started_s",
+        "_trace",
         "disconnected",
         "keep_alive",
         "response_complete",
@@ -201,6 +213,7 @@ class _Exchange:
             rows = self._decode(route.predictor, body)
             if rows is None:
                 return False
+            self._trace = self._begin_trace(lane, route.predictor) if lane.traces else None
             deadline_s = time.monotonic() + route.patience_s
             self._job = route.predictor.submit(rows, deadline_s, self)
         except DunnoError:
@@ -208,6 +221,13 @@ class _Exchange:
         self._lane, self._route = lane, route
         lane.inflight.inc()
         return True
+
+    def _begin_trace(self, lane: Fastlane, predictor: Predictor) -> "RequestTrace | None":
+        headers = self._protocol.headers
+        trace = begin_trace(lane.traces, "native", self._request_id, headers, self._decode_s)
+        if trace is not None:
+            trace.describe(predictor.name, predictor.manifest.version)
+        return trace
 
     def _decode(self, predictor: Predictor, body: bytes) -> NDArray[np.generic] | None:
         content_type = self._read_headers()
@@ -275,15 +295,15 @@ class _Exchange:
         )
         timing = Timing(*stages, encoded_s - decided_s)
         seconds = time.perf_counter() - self._started_s
-        predictor.metrics.count_answered(outcome_of(rows), seconds, timing)
+        tell_answered(predictor.metrics, self._trace, rows, seconds, timing)
         if seconds >= self._lane.slow_s:
-            log_slow(self._request_id, predictor.name, seconds, timing)
+            log_slow(self._request_id, predictor.name, seconds, timing, self._trace)
 
     def set_exception(self, error: DunnoError) -> None:
         """Write the failure."""
         status, headers, body = refusal(error, self._request_id)
         self._write(status, header_lines(headers), body)
-        self._count(OUTCOME[status])
+        self._count(OUTCOME[status], status)
 
     # ------------------------------------------------------------------------------------------
 
@@ -297,7 +317,7 @@ class _Exchange:
                 lines,
                 len(body),
                 self._request_id.encode(),
-                _SAFE,
+                _SAFE if self._trace is None else _SAFE + header_lines([self._trace.header]),
                 b"" if self.keep_alive else b"connection: close\r\n",
                 body,
             )
@@ -311,9 +331,9 @@ class _Exchange:
         self.response_complete = True
         self._lane.inflight.dec()
 
-    def _count(self, outcome: str) -> None:
+    def _count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s
-        self._route.predictor.metrics.count_request(outcome, seconds, is_ok=False)
+        tell_failed(self._route.predictor.metrics, self._trace, outcome, seconds, status)
 
 
 class _Lines:

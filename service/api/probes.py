@@ -3,10 +3,10 @@
 import asyncio
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.problems import MEDIA_TYPE, problem
 from service.prediction import Catalogue
+from service.telemetry.exposition import format_for
 from service.telemetry.metrics import Metrics
 from service.telemetry.workers import Workers
 
@@ -38,11 +38,12 @@ async def readyz(request: Request) -> Response:
 @router.head("/metrics", include_in_schema=False)
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Return every metric of every worker in Prometheus' text format."""
+    """Return every metric of every worker; in OpenMetrics, with exemplars, for those who ask."""
+    form = format_for(request.headers.get("accept", ""))
     workers: Workers | None = request.app.state.workers
     if workers is not None:
-        content = await workers.exposition()
+        content = await workers.exposition(form)
     else:
         measured: Metrics = request.app.state.metrics
-        content = await asyncio.to_thread(measured.exposition)
-    return Response(content, media_type=CONTENT_TYPE_LATEST)
+        content = await asyncio.to_thread(measured.exposition, form)
+    return Response(content, headers={"content-type": form.media_type})

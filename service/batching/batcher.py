@@ -43,6 +43,7 @@ from service.batching.limits import BatchLimits, Cause
 from service.batching.waiting import Job, Lane, Receiver, WaitingJobs
 from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
 from service.telemetry.metrics import ModelMetrics
+from service.telemetry.tracing import CURRENT
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class Batcher(Generic[Outputs]):
                 f"{waiting_rows} rows are waiting; "
                 f"there is no room for {len(rows)} more (cap {self._limits.max_queue_rows})"
             )
-        job = Job(rows, deadline_s, self._clock(), receiver, lane)
+        job = Job(rows, deadline_s, self._clock(), receiver, lane, CURRENT.get())
         self._waiting.add(job)
         self._idle.clear()
         self._look_soon()
@@ -371,8 +372,12 @@ class Batcher(Generic[Outputs]):
 
     def _deliver(self, jobs: list[Job], outputs: Outputs, started_s: float) -> None:
         run_s = self._clock() - started_s
-        self.cost.learn(sum(len(job.rows) for job in jobs), run_s)
+        rows = sum(len(job.rows) for job in jobs)
+        self.cost.learn(rows, run_s)
         self._metrics.count_success(time.time())
+        traces = [job.trace for job in jobs if job.trace is not None]
+        if traces:
+            traces[0].ran(traces, self._name, rows, run_s)
         start = 0
         for job in jobs:
             stop = start + len(job.rows)

@@ -9,12 +9,15 @@ A job that does not fit begins the next batch, and nobody overtakes it in its la
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.telemetry.series import GaugeSeries
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import RequestTrace
 
 Lane = Literal["interactive", "bulk"]
 
@@ -51,6 +54,8 @@ class Job:
     arrived_s: float
     receiver: Receiver
     lane: Lane = "interactive"
+    trace: "RequestTrace | None" = None
+    """Of the request that the rows came with, if it has one."""
 
 
 class _LaneJobs:

@@ -12,13 +12,14 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from service.telemetry.drift import ALARM, Drift
+from service.telemetry.exposition import TEXT, Format
 from service.telemetry.recent import Recent
 from service.telemetry.series import Counter, Gauge, Histogram
 
@@ -369,9 +370,9 @@ class Metrics:
         """Return the series of a candidate; `labels` are those of the version that answers."""
         return ShadowMetrics(self, model, candidate, tuple(labels))
 
-    def exposition(self) -> bytes:
-        """Return all series in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def exposition(self, form: Format = TEXT) -> bytes:
+        """Return all series as a scrape wants them written."""
+        return form.write(self.registry)
 
 
 class RequestMetrics:
@@ -397,15 +398,25 @@ class RequestMetrics:
             for is_ok in (True, False)
         }
 
-    def count_request(self, outcome: str, seconds: float, *, is_ok: bool) -> None:
-        """Count a request and how long it took."""
+    def count_request(
+        self, outcome: str, seconds: float, *, is_ok: bool, trace_id: str = ""
+    ) -> None:
+        """Count a request and how long it took; its trace becomes an example of that."""
         self._requests[outcome].inc()
         self._durations[is_ok].observe(seconds)
+        if trace_id:
+            self._durations[is_ok].exemplify(seconds, trace_id)
         if self._recent is not None:
             self._recent.see_failure(outcome)
 
-    def count_answered(self, outcome: str, seconds: float, timing: Timing) -> None:
+    def count_answered(
+        self, outcome: str, seconds: float, timing: Timing, trace_id: str = ""
+    ) -> None:
         """Count a request that got its verdicts: `answered`, `unknown` or `mixed`."""
+        if trace_id:
+            self._durations[True].exemplify(seconds, trace_id)
+            for stage, stage_s in zip(STAGES, timing, strict=True):
+                self.stages[stage].exemplify(stage_s, trace_id)
         self._answered_requests.append((outcome, seconds, timing))
         if len(self._answered_requests) >= NOTES:
             self.count_notes()

@@ -4,9 +4,10 @@ Plain numbers, counted on the event loop and read when scraped, behind the few m
 prometheus_client that we use; its own take a lock for each increment. Exposition is its work.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 Child = TypeVar("Child")
@@ -136,17 +138,24 @@ class Gauge(_Family[GaugeSeries]):
 class HistogramSeries:
     """Counts of values by bucket."""
 
-    __slots__ = ("_bounds", "counts", "sum")
+    __slots__ = ("_bounds", "counts", "exemplars", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+        """Number of a bucket -> the last value in it that had a trace."""
 
     def observe(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
+
+    def exemplify(self, value: float, trace_id: str) -> None:
+        """Let a value that is counted elsewhere stand for its bucket."""
+        bucket = bisect_left(self._bounds, value)
+        self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value, time.time())
 
     def observe_all(self, values: ArrayLike) -> None:
         """Count many values at once, shape (values,)."""
@@ -184,5 +193,8 @@ class Histogram(_Family[HistogramSeries]):
         bounds = [*map(floatToGoString, self._bounds), "+Inf"]
         for values, child in self._series():
             cumulative = np.cumsum(child.counts).tolist()
-            family.add_metric(values, list(zip(bounds, cumulative, strict=True)), child.sum)
+            buckets: list[Any] = list(zip(bounds, cumulative, strict=True))
+            for number, exemplar in list(child.exemplars.items()):
+                buckets[number] = (*buckets[number], exemplar)
+            family.add_metric(values, buckets, child.sum)
         yield family

@@ -12,14 +12,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from service.telemetry.exposition import FORMATS, TEXT, Format
 from service.telemetry.metrics import Metrics
 
 FOLDER = "DUNNO_WORKERS_FOLDER"
 """Environment variable that the parent process sets for its workers."""
+
+_END = b"# EOF\n"  # of an exposition in OpenMetrics
 
 PATIENCE_S = 0.5
 """So long a worker may take to tell its series; one that is late is left out of this scrape."""
@@ -48,18 +50,19 @@ class Workers:
         """Let another worker have the number; the end of the process does as well."""
         os.close(self._claim)
 
-    async def exposition(self) -> bytes:
-        """Return the series of all workers in Prometheus' text format."""
+    async def exposition(self, form: Format = TEXT) -> bytes:
+        """Return the series of all workers as a scrape wants them written."""
         others = sorted(set(self._folder.glob("*.socket")) - {self._socket_of(self.number)})
-        told = await asyncio.gather(*map(_ask, others))
-        return merged([await self._own(), *told])
+        told = await asyncio.gather(*(_ask(path, form) for path in others))
+        return merged([await self._own(form), *told])
 
-    async def _own(self) -> bytes:
+    async def _own(self, form: Format) -> bytes:
         labelled = _Labelled(self._metrics, str(self.number))
-        return await asyncio.to_thread(generate_latest, labelled)
+        return await asyncio.to_thread(form.write, labelled)
 
-    async def _tell(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await self._own())
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        form = FORMATS[(await reader.readline()).decode().strip()]
+        writer.write(await self._own(form))
         await writer.drain()
         writer.close()
 
@@ -88,6 +91,7 @@ def merged(expositions: Iterable[bytes]) -> bytes:
     """Return several expositions as one: each family once, with the samples of all."""
     heads: dict[bytes, list[bytes]] = {}
     samples: dict[bytes, list[bytes]] = {}
+    end = b""
     for exposition in expositions:
         family = b""
         for line in exposition.splitlines(keepends=True):
@@ -95,18 +99,22 @@ def merged(expositions: Iterable[bytes]) -> bytes:
                 family = line.split(b" ", 3)[2]
                 heads.setdefault(family, [])
                 samples.setdefault(family, [])
-            if not line.startswith(b"#"):
+            if line == _END:
+                end = _END
+            elif not line.startswith(b"#"):
                 samples[family].append(line)
             elif line not in heads[family]:
                 heads[family].append(line)
-    return b"".join(b"".join(heads[family] + samples[family]) for family in heads)
+    families = (b"".join(heads[family] + samples[family]) for family in heads)
+    return b"".join(families) + end
 
 
-async def _ask(path: Path) -> bytes:
+async def _ask(path: Path, form: Format) -> bytes:
     """Return the exposition of another worker; nothing if it does not answer."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(f"{form.name}\n".encode())
             told = await reader.read()
             writer.close()
     except (OSError, TimeoutError):

@@ -5,6 +5,7 @@ from counting import value
 from service.app import compose
 from service.prediction import Catalogue
 from service.settings import Settings
+from service.telemetry.exposition import TEXT, Format
 from service.telemetry.metrics import Metrics
 
 
@@ -138,7 +139,7 @@ def test_openapi_describes_the_hot_route(client: httpx.Client) -> None:
 @pytest.mark.anyio
 async def test_defect_behind_any_route_is_a_problem_with_an_id() -> None:
     class Broken(Metrics):
-        def exposition(self) -> bytes:
+        def exposition(self, form: Format = TEXT) -> bytes:  # noqa: ARG002  a signature of ours
             raise RuntimeError("secret")
 
     app = compose(Catalogue({}), Settings(), Broken())

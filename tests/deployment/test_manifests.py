@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk import environment_variables
 
 from service import __version__
 from service.api.probes import router
@@ -52,7 +53,9 @@ def environment(found: dict[str, Any]) -> dict[str, Any]:
     return {variable["name"]: variable.get("value") for variable in found.get("env", [])}
 
 
-def test_every_variable_of_every_container_is_a_setting(manifests: Manifests) -> None:
+def test_every_variable_of_every_container_is_a_setting_or_one_of_opentelemetry(
+    manifests: Manifests,
+) -> None:
     names = {
         name
         for documents in manifests.values()
@@ -61,7 +64,8 @@ def test_every_variable_of_every_container_is_a_setting(manifests: Manifests) ->
     }
 
     assert names
-    assert names <= {f"DUNNO_{field.upper()}" for field in Settings.model_fields}
+    ours = {f"DUNNO_{field.upper()}" for field in Settings.model_fields}
+    assert names <= ours | set(vars(environment_variables))
 
 
 def test_values_of_every_container_are_within_bounds(manifests: Manifests) -> None:
@@ -70,7 +74,7 @@ def test_values_of_every_container_are_within_bounds(manifests: Manifests) -> No
         for documents in manifests.values()
         for found in containers(documents)
         for name, value in environment(found).items()
-        if value is not None
+        if value is not None and name.startswith("DUNNO_")
     }
 
     Settings.model_validate(given)

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from bundles import fruit_bundle, write_catalogue
+from collector import collecting, open_metrics
 from connections import Connection, request
 from many_callers import serving
 
@@ -68,6 +69,28 @@ def test_workers_share_a_port_and_one_that_dies_is_replaced(
 
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_examples_of_all_workers_are_told_by_whichever_is_asked(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUNNO_WORKERS", "2")
+    accepted = {"Accept": "application/openmetrics-text"}
+
+    def workers_with_examples() -> set[str]:
+        text = httpx.get(f"{address}/metrics", headers=accepted).text
+        assert open_metrics(text)
+        return set(re.findall(r'worker="(\d)"} \S+ # {trace_id="\w{32}"}', text))
+
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        with serving(models) as (_, address):
+            wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+            for _ in range(20):
+                httpx.post(f"{address}/predict/fruit", json=ROW)
+            wait_for(lambda: workers_with_examples() == {"0", "1"})
+
+    assert len(collector.named("run")) == 20
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel has to deal them out")

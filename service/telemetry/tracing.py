@@ -1,0 +1,59 @@
+"""Whether requests are traced, and the trace of the one that is being worked on.
+
+What makes the spans, `service.telemetry.spans`, is imported only where there is somebody to send
+them to: OpenTelemetry's own variables say so, and its SDK is the extra `tracing`.
+"""
+
+import importlib
+import logging
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.telemetry.spans import RequestTrace, Traces
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+SPOKEN = "http/protobuf"
+
+CURRENT: ContextVar["RequestTrace | None"] = ContextVar("dunno_request_trace", default=None)
+"""The trace of the request whose rows are submitted; batches are linked to it."""
+
+log = logging.getLogger(__name__)
+
+
+def start_tracing(environment: Mapping[str, str]) -> "Traces | None":
+    """Return what makes traces, by OpenTelemetry's variables; None if nobody is there to see them.
+
+    A server whose traces cannot be sent serves all the same, and says so in its log.
+    """
+    is_disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if is_disabled or not any(environment.get(name) for name in ENDPOINTS):
+        return None
+    protocol = next((environment[name] for name in PROTOCOLS if environment.get(name)), SPOKEN)
+    if protocol != SPOKEN:
+        log.warning("no traces: only %s is spoken", SPOKEN, extra={"protocol": protocol})
+        return None
+    try:
+        spans = importlib.import_module("service.telemetry.spans")
+    except ImportError:
+        log.warning("no traces: pip install 'dunno[tracing]'")
+        return None
+    traces: Traces = spans.exporting(environment)
+    return traces
+
+
+def begin_trace(
+    traces: "Traces | None",
+    protocol: str,
+    request_id: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    age_s: float = 0.0,
+) -> "RequestTrace | None":
+    """Return the trace of a request that came `age_s` seconds ago, if it has one: the `CURRENT`."""
+    if traces is None:
+        return None
+    trace = traces.begin(protocol, request_id, headers, age_s)
+    CURRENT.set(trace)
+    return trace
