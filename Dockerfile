@@ -42,6 +42,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['DUNNO_PORT']), timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ENV DUNNO_REVISION="${REVISION}"
 LABEL org.opencontainers.image.title="Dunno" \
     org.opencontainers.image.description="A model server that knows when it does not know." \
     org.opencontainers.image.licenses="Apache-2.0" \

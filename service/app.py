@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ from service.errors import BundleError, DunnoError
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
 from service.settings import Settings, read_settings, usable_cores
+from service.telemetry.devices import watch_devices
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import start_tracing
@@ -73,9 +74,16 @@ def create_app(settings: Settings) -> ASGIApp:
         SettingsInvalid: if the admin address cannot be had.
     """
     metrics = Metrics()
-    versions = {"version": __version__, "onnxruntime": version("onnxruntime")}
+    versions = {
+        "version": __version__,
+        "commit": settings.revision,
+        "onnxruntime": _version_of("onnxruntime", "onnxruntime-gpu"),
+        "tensorflow": _version_of("tensorflow"),
+    }
     metrics.describe_process(versions, runtime_threads(settings), usable_cores())
     catalogue = load_catalogue(settings, metrics)
+    if any(predictor.runtime.device == "cuda" for predictor in catalogue):
+        watch_devices(metrics.device_memory)
     folder = os.environ.get(FOLDER)
     workers = Workers(Path(folder), metrics) if folder else None
     return compose(catalogue, settings, metrics, workers, start_tracing(os.environ))
@@ -154,6 +162,14 @@ def _reload_on_hangup(reloader: Reloader) -> None:
     """Let SIGHUP reload the catalogue; only the main thread of a process gets signals."""
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload_soon)
+
+
+def _version_of(*distributions: str) -> str:
+    """Return the version of the first of these that is installed, nothing if none is."""
+    for name in distributions:
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return ""
 
 
 async def _measure_lag(metrics: Metrics) -> None:

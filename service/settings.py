@@ -114,6 +114,9 @@ class Settings(BaseSettings):
     slow_request_ms: float = Field(default=0, ge=0, le=600_000)
     """Time from which an answered request is logged with its stages; 0 = never."""
 
+    revision: str = Field(default="", pattern=r"^[\w.+-]{0,64}$")
+    """Commit that is running, told in `dunno_build_info`; the image sets it."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least level that is logged, as JSON lines on standard error."""
 

@@ -1,4 +1,4 @@
-"""The parent of several worker processes: uvicorn's, except that SIGHUP reloads models."""
+"""The parent of several worker processes: uvicorn's, except for what signals mean to it."""
 
 import logging
 import os
@@ -6,11 +6,13 @@ import signal
 
 from uvicorn.supervisors import Multiprocess
 
+HEAR_EVERY_S = 0.1
+
 log = logging.getLogger(__name__)
 
 
 class Supervisor(Multiprocess):
-    """Starts workers, replaces those that die, and passes SIGHUP on to them."""
+    """Starts workers, replaces those that die, and passes signals on to them."""
 
     def handle_hup(self) -> None:
         """Let every worker reload its catalogue, where uvicorn would start others in their place.
@@ -25,3 +27,21 @@ class Supervisor(Multiprocess):
                 os.kill(process.pid, signal.SIGHUP)
             else:
                 log.error("worker not reloaded", extra={"pid": process.pid})
+
+    def join_all(self) -> None:
+        """Wait for the workers to end; whoever is in a hurry meanwhile is heard by them as well."""
+        while living := [process for process in self.processes if process.exitcode is None]:
+            # First of all: a signal right behind the first one would be the same to a process.
+            living[0].process.join(HEAR_EVERY_S)
+            while self.signal_queue:
+                number = self.signal_queue.pop(0)
+                for process in living if number in (signal.SIGTERM, signal.SIGINT) else ():
+                    if process.exitcode is None and process.pid is not None:
+                        os.kill(process.pid, number)
+        super().join_all()
+
+    def handle_term(self) -> None:
+        """Begin to stop; one more is for the workers, as soon as they have heard the first."""
+        if self.should_exit.is_set():
+            self.signal_queue.append(signal.SIGTERM)
+        super().handle_term()

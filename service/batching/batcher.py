@@ -123,6 +123,7 @@ class Batcher(Generic[Outputs]):
     def start(self) -> None:
         """Begin to run batches, on the running event loop."""
         self._metrics.batch_limit_rows.set_function(lambda: self._most_rows)
+        self._metrics.batch_latency_goal.set_function(lambda: self.cost.goal_s)
         self._loop = asyncio.get_running_loop()
         self._look_soon()
 

@@ -28,6 +28,11 @@ class RunCost:
         self.is_quick = False
 
     @property
+    def goal_s(self) -> float:
+        """How long a run should take at most: what runs beside the event loop may take its time."""
+        return QUICK_RUN_S if self.is_quick else math.inf
+
+    @property
     def quick_rows(self) -> int:
         """How many rows a quick model runs in `QUICK_RUN_S`, `WORTHWHILE_ROWS` at least."""
         return max(WORTHWHILE_ROWS, int(QUICK_RUN_S / self._row_s))

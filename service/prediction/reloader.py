@@ -86,6 +86,7 @@ class Reloader:
                 self._tell_failure(UNKNOWN_MODEL, error)
                 raise
             self._catalogue.failures = dict(prepared.failures)
+            self._metrics.forget_failures(prepared.failures)
             for name, failure in prepared.failures.items():
                 self._tell_failure(name, failure)
             self._switch(prepared.served)

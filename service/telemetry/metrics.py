@@ -9,7 +9,7 @@ import os
 import platform
 import threading
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -228,6 +228,12 @@ class Metrics:
             ("model",),
             registry=registry,
         )
+        self.batch_latency_goal = Gauge(
+            "dunno_batch_latency_goal_seconds",
+            "Longest run that batches are cut for; +Inf where they run beside the event loop.",
+            ("model",),
+            registry=registry,
+        )
         self.batch_wait = Histogram(
             "dunno_batch_wait_seconds",
             "Time the first job of a batch waited.",
@@ -345,7 +351,13 @@ class Metrics:
         self.build_info = Gauge(
             "dunno_build_info",
             "Constant 1: what is running.",
-            ("version", "python", "onnxruntime"),
+            ("version", "commit", "python", "onnxruntime", "tensorflow"),
+            registry=registry,
+        )
+        self.device_memory = Gauge(
+            "dunno_device_memory_bytes",
+            "Memory of each GPU that this process may use, by all who use it.",
+            ("device", "kind"),
             registry=registry,
         )
         ProcessCollector(registry=registry)
@@ -358,6 +370,12 @@ class Metrics:
         self.build_info.labels(python=platform.python_version(), **versions).set(1)
         self.runtime_threads.set(threads)
         self.cpu_quota_cores.set(cores)
+
+    def forget_failures(self, names: Collection[str]) -> None:
+        """Let nothing be `failed` any more under other names than these."""
+        for model, version, state in self.model_state.values():
+            if state == "failed" and model not in names:
+                self.model_state.labels(model, version, state).set(0)
 
     def of_model(self, model: str, version: str, labels: Iterable[str] = ()) -> "ModelMetrics":
         """Return the series of one version of a model, creating them on the first call."""
@@ -479,6 +497,7 @@ class ModelMetrics(RequestMetrics):
         self.threshold = metrics.threshold.labels(model, version)
         self._batch_rows = metrics.batch_rows.labels(model)
         self.batch_limit_rows = metrics.batch_limit_rows.labels(model)
+        self.batch_latency_goal = metrics.batch_latency_goal.labels(model)
         self._batch_wait = metrics.batch_wait.labels(model)
         self._closed = {cause: metrics.batch_closed.labels(model, cause) for cause in CAUSES}
         self._padded_rows = metrics.batch_padded_rows.labels(model)

@@ -49,6 +49,10 @@ class _Family(Collector, Generic[Child]):
             self._children[key] = self._new_child()
         return self._children[key]
 
+    def values(self) -> list[tuple[str, ...]]:
+        """Return the values of the labels of each series."""
+        return list(self._children)
+
     def remove(self, *values: str) -> None:
         """Forget the series of these label values, if it is there."""
         self._children.pop(values, None)

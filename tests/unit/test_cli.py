@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 import signal
@@ -206,12 +207,14 @@ def test_sigterm_while_models_are_loaded_ends_the_start(models: Path) -> None:
         assert b"running on" not in process.stderr.read()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_after_sigterm_it_is_not_ready_and_goes_on_serving_until_a_second_one(
-    models: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     monkeypatch.setenv("DUNNO_STOP_DELAY_MS", "60000")
+    monkeypatch.setenv("DUNNO_WORKERS", workers)
     with serving(models) as (process, address), httpx.Client(base_url=address) as client:
-        assert client.get("/readyz").status_code == 200
+        _wait_until_ready(client)
         process.send_signal(signal.SIGTERM)
         until_s = time.monotonic() + 10
         while (ready := client.get("/readyz")).status_code == 200:
@@ -222,6 +225,21 @@ def test_after_sigterm_it_is_not_ready_and_goes_on_serving_until_a_second_one(
         assert ready.json()["detail"] == "the server is stopping"
         assert answer.status_code == 200
         assert process.wait(10) == 0
+
+
+def test_two_signals_at_once_hasten_the_workers_as_well(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUNNO_STOP_DELAY_MS", "60000")
+    monkeypatch.setenv("DUNNO_WORKERS", "2")
+    with serving(models) as (process, address):
+        with httpx.Client(base_url=address) as client:
+            _wait_until_ready(client)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)  # within one look of the parent, and two signals for the kernel
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(20) == 0
 
 
 def test_body_that_never_comes_is_told_when_the_server_stops(
@@ -243,6 +261,16 @@ def test_body_that_never_comes_is_told_when_the_server_stops(
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"urn:dunno:draining" in answer
         assert process.wait(10) == 0
+
+
+def _wait_until_ready(client: httpx.Client) -> None:
+    """Wait for the workers, which are there a moment after their parent says that it runs."""
+    for _ in range(500):
+        with contextlib.suppress(httpx.ConnectError):
+            if client.get("/readyz").status_code == 200:
+                return
+        time.sleep(0.02)
+    raise AssertionError("the server did not become ready")
 
 
 def _wait_until_refused(host: str, port: int) -> None:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from service.batching.cost import QUICK_RUN_S, WORTHWHILE_ROWS, RunCost
@@ -19,6 +21,11 @@ def test_nothing_is_quick_before_it_has_run() -> None:
 @pytest.mark.parametrize(("row_s", "is_quick"), [(EDGE_S * 0.9, True), (EDGE_S * 1.1, False)])
 def test_model_that_runs_enough_rows_in_time_is_quick(row_s: float, *, is_quick: bool) -> None:
     assert cost_of(row_s).is_quick == is_quick
+
+
+def test_only_runs_on_the_event_loop_have_a_goal() -> None:
+    assert cost_of(EDGE_S / 2).goal_s == QUICK_RUN_S
+    assert cost_of(EDGE_S * 2).goal_s == math.inf
 
 
 def test_no_more_rows_run_on_the_event_loop_than_are_quick() -> None:

@@ -1,3 +1,4 @@
+import platform
 import threading
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -58,9 +59,15 @@ def test_labels_are_not_counted_one_by_one_when_there_are_too_many() -> None:
 
 def test_process_is_described() -> None:
     metrics = Metrics()
-    metrics.describe_process({"version": "1", "onnxruntime": "2"}, threads=3, cores=1.5)
+    versions = {"version": "1", "commit": "c0ffee", "onnxruntime": "2", "tensorflow": ""}
+    metrics.describe_process(versions, threads=3, cores=1.5)
 
     found = samples(metrics)
+    info = metrics.registry.get_sample_value(
+        "dunno_build_info", {**versions, "python": platform.python_version()}
+    )
+
+    assert info == 1
 
     assert found["dunno_runtime_threads", ""] == 3
     assert found["dunno_cpu_quota_cores", ""] == 1.5

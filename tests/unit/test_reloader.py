@@ -180,6 +180,21 @@ async def test_failure_is_forgotten_when_the_version_is_mended(models: Path) -> 
     assert (serving.state("2", "available"), serving.state("2", "failed")) == (1, 0)
 
 
+async def test_failure_is_forgotten_when_the_catalogue_names_the_version_no_more(
+    models: Path,
+) -> None:
+    serving = Serving(models, versions("1"))
+    corrupt(models, "2")
+    serving.write(versions("2"))
+    await serving.reloader.reload()
+    assert serving.state("2", "failed") == 1
+
+    serving.write(versions("1"))
+    await serving.reloader.reload()
+
+    assert serving.state("2", "failed") == 0
+
+
 async def test_name_that_fails_does_not_keep_the_others_from_switching(models: Path) -> None:
     serving = Serving(models, versions("1"))
     serving.write(versions("2") + '[models.nuts]\nbundle = "nowhere"\n')
