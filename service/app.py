@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +35,7 @@ from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
 from service.settings import Settings, read_settings, usable_cores
 from service.telemetry.devices import watch_devices
+from service.telemetry.heartbeat import Heartbeat
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import start_tracing
@@ -44,7 +44,6 @@ from service.telemetry.workers import FOLDER, Workers
 if TYPE_CHECKING:
     from service.telemetry.spans import Traces
 
-LAG_PERIOD_S = 0.5
 YOUNG_OBJECTS = 5000
 """So many new objects between two collections, where Python has 700 or 2000: few of ours are ever
 garbage that only a collection finds."""
@@ -105,6 +104,7 @@ def compose(
     admin = None if settings.admin_port is None else AdminAddress(catalogue, reloader, settings)
     if admin is not None:
         admin.listen()
+    heartbeat = Heartbeat(metrics.event_loop_lag, settings.max_stall_ms / 1000)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -116,7 +116,7 @@ def compose(
         Stopping(settings.stop_delay_ms / 1000, catalogue.announce_end).listen()
         if workers is not None:
             await workers.start()
-        lag = asyncio.create_task(_measure_lag(metrics))
+        heartbeat.start()
         gc.collect()
         gc.freeze()  # what is loaded stays; collections need not walk it again
         gc.set_threshold(YOUNG_OBJECTS)
@@ -126,7 +126,7 @@ def compose(
             await admin.close()
         patience_s = settings.drain_timeout_ms / 1000
         await asyncio.gather(reloader.close(patience_s), catalogue.close(patience_s))
-        lag.cancel()
+        heartbeat.stop()
         if workers is not None:
             await workers.close()
         fastlane.close()
@@ -170,14 +170,6 @@ def _version_of(*distributions: str) -> str:
         with contextlib.suppress(PackageNotFoundError):
             return version(name)
     return ""
-
-
-async def _measure_lag(metrics: Metrics) -> None:
-    while True:
-        started_s = time.perf_counter()
-        await asyncio.sleep(LAG_PERIOD_S)
-        late_s = time.perf_counter() - started_s - LAG_PERIOD_S
-        metrics.event_loop_lag.observe(max(0.0, late_s))
 
 
 def _request_id(request: Request) -> str:

@@ -19,6 +19,8 @@
     │       └── RiskNotCertifiable  no certified row for this max_error
     ├── CapacityError           right request, wrong moment; carries `retry_after_s`
     │   ├── QueueFull           the model's share of the queue is taken
+    │   ├── DeadlineUnreachable too many rows wait for the deadline to be met
+    │   ├── NotReady            the model's runtime is being built anew
     │   ├── Draining            the server is stopping
     │   └── DeadlineExceeded    the answer would have come too late
     ├── ServiceError            a fault of ours or of the model
@@ -124,6 +126,14 @@ class Draining(CapacityError):
 
 class DeadlineExceeded(CapacityError):
     """The rows were still waiting when their answer became worthless."""
+
+
+class DeadlineUnreachable(CapacityError):
+    """So many rows wait already that the deadline would pass before these had their turn."""
+
+
+class NotReady(CapacityError):
+    """The model takes no rows at the moment: its runtime was lost and is being built anew."""
 
 
 class ServiceError(DunnoError):

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     max_queue_rows: int = Field(default=8192, ge=1, le=10_000_000)
     """Most rows of one model that wait; more are refused with 429."""
 
+    max_run_ms: float = Field(default=30_000, ge=10, le=3_600_000)
+    """Longest run of a slow model; an instance that takes longer is given up and built anew."""
+
+    max_stall_ms: float = Field(default=30_000, ge=0, le=3_600_000)
+    """Longest time that the event loop may stand still before the process ends; 0 = for ever."""
+
     deadline_ms: float = Field(default=10_000, ge=1, le=600_000)
     """Time after which an answer is worthless, unless the request says less."""
 

@@ -25,6 +25,7 @@ from service.api.bodies import payload_of
 from service.api.fastlane import (
     PREFIX,
     Fastlane,
+    Route,
     log_slow,
     server_timing,
     tell_answered,
@@ -34,7 +35,8 @@ from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
 from service.decision import Row
-from service.errors import DunnoError
+from service.errors import CapacityError, DunnoError
+from service.inputs import Payload
 from service.prediction import Delivery, Prediction, Predictor, Stages
 from service.telemetry.metrics import Timing
 from service.telemetry.tracing import begin_trace
@@ -208,17 +210,33 @@ class _Exchange:
         """Submit the rows of a body; if False, this is not for us and nothing has happened."""
         try:
             route = lane.route(self._protocol.url)
-            if route is None or len(body) > lane.max_body_bytes:
-                return False
-            rows = self._decode(route.predictor, body)
-            if rows is None:
-                return False
-            self._trace = self._begin_trace(lane, route.predictor) if lane.traces else None
-            deadline_s = time.monotonic() + route.patience_s
-            self._job = route.predictor.submit(rows, deadline_s, self)
         except DunnoError:
             return False  # whose failure it is, and what to say of it, is found out once more
+        if route is None or len(body) > lane.max_body_bytes:
+            return False
         self._lane, self._route = lane, route
+        try:
+            return self._submit(route, body)
+        except CapacityError as error:  # nothing is quicker than to say so here
+            lane.inflight.inc()
+            self.set_exception(error)
+            return True
+        except DunnoError:
+            return False
+
+    def _submit(self, route: Route, body: bytes) -> bool:
+        predictor, lane = route.predictor, self._lane
+        content_type = self._read_headers()
+        if content_type is None or not predictor.is_quick:
+            return False
+        self._trace = None
+        predictor.look_for_room(route.patience_s)
+        rows = self._decode(predictor, payload_of(body, content_type))
+        if rows is None:
+            return False
+        if lane.traces is not None:
+            self._trace = self._begin_trace(lane, predictor)
+        self._job = predictor.submit(rows, time.monotonic() + route.patience_s, self)
         lane.inflight.inc()
         return True
 
@@ -229,11 +247,7 @@ class _Exchange:
             trace.describe(predictor.name, predictor.manifest.version)
         return trace
 
-    def _decode(self, predictor: Predictor, body: bytes) -> NDArray[np.generic] | None:
-        content_type = self._read_headers()
-        if content_type is None or not predictor.is_quick:
-            return None
-        payload = payload_of(body, content_type)
+    def _decode(self, predictor: Predictor, payload: Payload) -> NDArray[np.generic] | None:
         if not predictor.decoder.is_light(payload):
             return None
         decoded = predictor.decoder.decode(payload)

@@ -1,5 +1,7 @@
 """Failure -> status, in ONE table; and the problem document of RFC 9457 that says so."""
 
+import math
+
 import orjson
 
 from service import errors
@@ -21,6 +23,8 @@ STATUS: dict[type[DunnoError], int] = {
     errors.QueueFull: 429,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
+    errors.DeadlineUnreachable: 503,
+    errors.NotReady: 503,
     errors.ServiceError: 500,
     errors.RunFailed: 500,
     errors.BundleError: 500,
@@ -71,7 +75,7 @@ def problem_of(error: DunnoError, request_id: str) -> bytes:
 def headers_of(error: DunnoError) -> list[tuple[bytes, bytes]]:
     """Return what a failure adds to the headers of its response."""
     if isinstance(error, CapacityError):
-        return [(b"retry-after", b"%d" % max(1, round(error.retry_after_s)))]
+        return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
     return []
 
 

@@ -14,6 +14,14 @@ dropped and counted as waste.
 
 A run that fails: the batch is split once, each job runs alone, and only the culprit gets the
 failure. Rows were validated before they came here, so that this is rare; it is not worth bisecting.
+Then the instance is looked at: one that does not give the golden outputs any more is lost.
+
+An instance that is lost, or does not come back from a run in its thread, is built anew in a thread
+while the others go on; its jobs are told at once. Without any the model takes no rows. A run that
+hangs on the event loop is for `service.telemetry.heartbeat`.
+
+A job whose deadline would pass before its turn is refused when it comes, by how quickly the queue
+has been shrinking: work on it would be wasted, and the caller can still go elsewhere.
 
 Everything but the run itself happens on the event loop, so that no lock is needed. A quick run
 happens there as well: a hop to a thread and back would cost more than the run. After each batch
@@ -29,21 +37,34 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.batching.cost import RunCost
+from service.batching.cost import Pace, RunCost
 from service.batching.limits import BatchLimits, Cause
+from service.batching.threads import RunThread
 from service.batching.waiting import Job, Lane, Receiver, WaitingJobs
-from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
+from service.errors import (
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    Draining,
+    NotReady,
+    QueueFull,
+    RunFailed,
+)
 from service.telemetry.metrics import ModelMetrics
 from service.telemetry.tracing import CURRENT
+
+CHECK_EVERY_S = 1.0
+"""Between two looks at instances that were found well: rows that fail shall not cost much."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""Between attempts to build an instance anew."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +74,18 @@ class Divisible(Protocol):
 
     def __getitem__(self, rows: slice, /) -> Self:
         """Return the outputs of these rows."""
+        ...
+
+
+class Care(Protocol):
+    """Looks after the instances of a runtime; called in their threads."""
+
+    def check_instance(self, number: int) -> None:
+        """Raise if the instance does not give the golden outputs."""
+        ...
+
+    def rebuild_instance(self, number: int) -> None:
+        """Put a new one in its place; raise if that cannot be done."""
         ...
 
 
@@ -80,17 +113,21 @@ class Statistics:
 class Batcher(Generic[Outputs]):
     """Queue and batches in flight for one runtime; nothing is lost and nobody mixed up.
 
+    Instances are known by their numbers.
+
     Idle, it does nothing. An arrival makes it look at the queue on the next turn of the event loop,
     when everything that arrived with it is there; so does the end of a run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  two of them are for tests, or are not there
         self,
         name: str,
         runs: Sequence[Run[Outputs]],
         limits: BatchLimits,
         metrics: ModelMetrics,
+        *,
         clock: Callable[[], float] = time.monotonic,
+        care: Care | None = None,
     ) -> None:
         """Make an idle one.
 
@@ -100,11 +137,15 @@ class Batcher(Generic[Outputs]):
             limits: what closes a batch.
             metrics: of the model.
             clock: of deadlines, seconds.
+            care: looks after the instances; without it none is ever lost.
         """
         self._name = name
-        # Instances that are free, and what the others run.
-        self._free = list(runs)
-        self._running: dict[Run[Outputs], list[Job]] = {}
+        self._runs = list(runs)
+        # Instances that are free, and what the others run; those in neither are being built anew.
+        self._free = list(range(len(runs)))
+        self._running: dict[int, list[Job]] = {}
+        self._care = care
+        self._checked_s = -math.inf
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
@@ -113,10 +154,11 @@ class Batcher(Generic[Outputs]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
-        self._threads = ThreadPoolExecutor(len(runs), thread_name_prefix="dunno-run")
+        self._threads = [RunThread(name) for _ in runs]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.cost = RunCost()
+        self.pace = Pace()
         for capacity in metrics.queue_capacity_rows.values():
             capacity.set(limits.max_queue_rows)
 
@@ -130,7 +172,11 @@ class Batcher(Generic[Outputs]):
     @property
     def is_running(self) -> bool:
         """Whether jobs are taken and run."""
-        return self._loop is not None and not self._is_draining
+        return self._loop is not None and not self._is_draining and self._has_instances
+
+    @property
+    def _has_instances(self) -> bool:
+        return bool(self._free or self._running)
 
     def statistics(self) -> Statistics:
         """Return how many rows wait and run."""
@@ -148,8 +194,7 @@ class Batcher(Generic[Outputs]):
             lane: where to wait.
 
         Raises:
-            QueueFull: at once, if the lane has no room for `rows`.
-            Draining: at once, if the batcher is closing.
+            CapacityError: at once, as `enqueue` does.
             DeadlineExceeded: if there was no answer at `deadline_s`.
             RunFailed: if the run failed for these very rows.
         """
@@ -176,23 +221,53 @@ class Batcher(Generic[Outputs]):
 
         Raises:
             QueueFull: if the lane has no room for `rows`.
+            DeadlineUnreachable: if those that wait already would take too long.
+            NotReady: if the runtime is being built anew.
             Draining: if the batcher is closing.
         """
-        if self._is_draining:
-            self._metrics.rejections["draining"].inc()
-            raise Draining("the server is stopping")
-        waiting_rows = self._waiting.rows_of(lane)
-        if waiting_rows + len(rows) > self._limits.max_queue_rows:
-            self._metrics.rejections["queue_full"].inc()
-            raise QueueFull(
-                f"{waiting_rows} rows are waiting; "
-                f"there is no room for {len(rows)} more (cap {self._limits.max_queue_rows})"
-            )
-        job = Job(rows, deadline_s, self._clock(), receiver, lane, CURRENT.get())
+        now_s = self._clock()
+        self.look_for_room(len(rows), deadline_s - now_s, lane)
+        job = Job(rows, deadline_s, now_s, receiver, lane, CURRENT.get())
         self._waiting.add(job)
         self._idle.clear()
         self._look_soon()
         return job
+
+    def look_for_room(self, rows: int, patience_s: float, lane: Lane = "interactive") -> None:
+        """Raise, as `enqueue` does, if so many rows would be refused: before work on them is lost.
+
+        Args:
+            rows: how many.
+            patience_s: in how many seconds their answer is worthless.
+            lane: where they would wait.
+        """
+        if self._is_draining:
+            self._metrics.rejections["draining"].inc()
+            raise Draining("the server is stopping")
+        if self._waiting or not self._free:
+            self._refuse_what_is_too_much(rows, patience_s, lane)
+
+    def _refuse_what_is_too_much(self, rows: int, patience_s: float, lane: Lane) -> None:
+        if not self._has_instances:
+            self._metrics.rejections["not_ready"].inc()
+            raise NotReady("the model has stopped working and is being loaded anew")
+        waiting_rows = self._waiting.rows_of(lane)
+        room = self._limits.max_queue_rows - waiting_rows
+        if rows > room:
+            self._metrics.rejections["queue_full"].inc()
+            message = f"{waiting_rows} rows are waiting; there is no room for {rows} more"
+            cap = f"(cap {self._limits.max_queue_rows})"
+            raise QueueFull(f"{message} {cap}", self.pace.seconds(rows - room))
+        # Interactive rows are taken first, so that bulk rows wait for them as well.
+        ahead = waiting_rows if lane == "interactive" else self._waiting.rows
+        wait_s = self.pace.seconds(ahead + rows)
+        if wait_s > patience_s:
+            self._metrics.rejections["deadline_unreachable"].inc()
+            raise DeadlineUnreachable(
+                f"{ahead} rows are waiting, which takes {wait_s * 1000:.0f} ms; "
+                f"the deadline leaves {max(0.0, patience_s) * 1000:.0f} ms",
+                wait_s - patience_s,
+            )
 
     def withdraw(self, job: Job) -> None:
         """Take a job out of the queue if it is there."""
@@ -219,7 +294,8 @@ class Batcher(Generic[Outputs]):
                 _fail(job, stopping)
         for task in self._tasks:
             task.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for thread in self._threads:
+            thread.stop()
 
     def _fail_waiting(self, error: Exception) -> None:
         for job in self._waiting.jobs():
@@ -295,41 +371,106 @@ class Batcher(Generic[Outputs]):
     def _run_jobs(self, jobs: list[Job], cause: Cause) -> None:
         started_s = self._clock()
         rows = self._batch(jobs, cause, started_s)
-        run = self._free.pop()
-        self._running[run] = jobs
+        number = self._free.pop()
+        self._running[number] = jobs
         if not self.cost.is_quick:
-            assert self._loop is not None  # noqa: S101  nothing runs before `start`
-            running = self._loop.run_in_executor(self._threads, run, rows)
-            running.add_done_callback(partial(self._end_run, run, started_s))
+            self._run_beside(number, rows, started_s)
             return
         try:
-            self._deliver(jobs, run(rows), started_s)
+            self._deliver(jobs, self._runs[number](rows), started_s)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises is the run's failure
-            self._recover(run, error)
+            self._recover(number, error)
         else:
-            self._release(run)
+            self._release(number)
+
+    def _run_beside(self, number: int, rows: NDArray[np.generic], started_s: float) -> None:
+        """Run a batch in the thread of its instance, and give it up if it does not come back."""
+        assert self._loop is not None  # noqa: S101  nothing runs before `start`
+        running = self._threads[number].run(partial(self._runs[number], rows))
+        timer = self._loop.call_later(self._limits.max_run_s, self._give_up, number, running)
+        running.add_done_callback(partial(self._end_run, number, started_s, timer))
 
     def _end_run(
         self,
-        run: Run[Outputs],
+        number: int,
         started_s: float,
+        timer: asyncio.TimerHandle,
         running: "asyncio.Future[Outputs]",
     ) -> None:
         """Deliver what a run in a thread returned, and look at the queue."""
-        if running.cancelled():  # the batcher was closed, and has told everybody
-            self._release(run)
+        timer.cancel()
+        if running.cancelled():  # given up
             return
         try:
-            self._deliver(self._running[run], running.result(), started_s)
+            self._deliver(self._running[number], running.result(), started_s)
         except Exception as error:  # noqa: BLE001  see _run_jobs
-            self._recover(run, error)
+            self._recover(number, error)
         else:
-            self._release(run)
+            self._release(number)
         self._look()
 
-    def _release(self, run: Run[Outputs]) -> None:
-        del self._running[run]
-        self._free.append(run)
+    def _give_up(self, number: int, running: "asyncio.Future[Outputs]") -> None:
+        """Tell the jobs of a run that hangs, and leave its thread behind."""
+        running.cancel()
+        for job in self._running[number]:
+            _fail(job, self._hung())
+        self._leave_behind(number)
+        self._lose(number, "hung")
+
+    def _hung(self) -> RunFailed:
+        return RunFailed(f"the model did not answer within {self._limits.max_run_s:g} s")
+
+    def _leave_behind(self, number: int) -> None:
+        self._threads[number].stop()
+        self._threads[number] = RunThread(self._name)
+
+    def _release(self, number: int) -> None:
+        del self._running[number]
+        self._free.append(number)
+
+    def _lose(self, number: int, cause: str) -> None:
+        """Do without an instance until there is another in its place."""
+        facts = {"model": self._name, "instance": number}
+        log.critical("instance lost", extra={**facts, "cause": cause})
+        self._metrics.lost_instances[cause].inc()
+        del self._running[number]
+        self._keep(self._rebuild(number, facts))
+        self._look()
+
+    async def _rebuild(self, number: int, facts: dict[str, object]) -> None:
+        pause_s = FIRST_PAUSE_S
+        while self._care is not None:
+            try:
+                await self._threads[number].run(partial(self._care.rebuild_instance, number))
+                break
+            except Exception as error:
+                log.error("instance not rebuilt", exc_info=error, extra=facts)  # noqa: TRY400
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        log.warning("instance rebuilt", extra=facts)
+        self._free.append(number)
+        self._look_soon()
+
+    async def _examine(self, number: int) -> None:
+        """After a failure: let an instance go on if it gives the golden outputs, else lose it."""
+        if self._care is None or self._clock() - self._checked_s < CHECK_EVERY_S:
+            self._release(number)
+            self._look()
+            return
+        check = self._threads[number].run(partial(self._care.check_instance, number))
+        try:
+            async with asyncio.timeout(self._limits.max_run_s):
+                await check
+        except TimeoutError:
+            self._leave_behind(number)
+            self._lose(number, "hung")
+        except Exception as error:
+            log.warning("instance is broken", exc_info=error, extra={"model": self._name})
+            self._lose(number, "broken")
+        else:
+            self._checked_s = self._clock()
+            self._release(number)
+            self._look()
 
     def _batch(self, jobs: list[Job], cause: Cause, started_s: float) -> NDArray[np.generic]:
         rows = np.concatenate([job.rows for job in jobs]) if len(jobs) > 1 else jobs[0].rows
@@ -339,17 +480,20 @@ class Batcher(Generic[Outputs]):
         )
         return _padded(rows, run_rows)
 
-    def _recover(self, run: Run[Outputs], error: Exception) -> None:
+    def _recover(self, number: int, error: Exception) -> None:
         """A run failed: fail its only job, or run each of its jobs alone, in the thread."""
-        jobs = self._running[run]
+        jobs = self._running[number]
         if len(jobs) == 1:
             self._fail_run(jobs[0], error)
-            self._release(run)
+            self._keep(self._examine(number))
             return
         failed = {"model": self._name, "jobs": len(jobs)}
         log.warning("batch failed; running its jobs one by one", extra=failed)
+        self._keep(self._run_one_by_one(number, jobs))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None  # noqa: S101  nothing runs before `start`
-        task = self._loop.create_task(self._run_one_by_one(run, jobs))
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -357,24 +501,26 @@ class Batcher(Generic[Outputs]):
         log.error("run failed", exc_info=error, extra={"model": self._name})
         _fail(job, RunFailed("the model failed on these rows"))
 
-    async def _run_one_by_one(self, run: Run[Outputs], jobs: list[Job]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            for job in jobs:
-                started_s = self._clock()
-                try:
-                    outputs = await loop.run_in_executor(self._threads, run, job.rows)
-                    self._deliver([job], outputs, started_s)
-                except Exception as error:  # noqa: BLE001  see _run_jobs
-                    self._fail_run(job, error)
-        finally:
-            self._release(run)
-            self._look()
+    async def _run_one_by_one(self, number: int, jobs: list[Job]) -> None:
+        for job in jobs:
+            started_s = self._clock()
+            running = self._threads[number].run(partial(self._runs[number], job.rows))
+            try:
+                async with asyncio.timeout(self._limits.max_run_s):
+                    outputs = await running
+                self._deliver([job], outputs, started_s)
+            except TimeoutError:
+                _fail(job, self._hung())
+                self._leave_behind(number)
+            except Exception as error:  # noqa: BLE001  see _run_jobs
+                self._fail_run(job, error)
+        await self._examine(number)
 
     def _deliver(self, jobs: list[Job], outputs: Outputs, started_s: float) -> None:
         run_s = self._clock() - started_s
         rows = sum(len(job.rows) for job in jobs)
         self.cost.learn(rows, run_s)
+        self.pace.learn(rows, started_s + run_s, is_busy=bool(self._waiting))
         self._metrics.count_success(time.time())
         traces = [job.trace for job in jobs if job.trace is not None]
         if traces:

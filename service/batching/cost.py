@@ -16,6 +16,10 @@ FORGETTING = 1.02
 """The least cost seen grows by so much a run, so that what has become slower is noticed."""
 
 
+PACE_WEIGHT = 0.1
+"""Of the latest batch: some ten of them are remembered."""
+
+
 class RunCost:
     """Tells whether a model is quick, and how many rows it may run on the event loop at once.
 
@@ -42,3 +46,25 @@ class RunCost:
         self._row_s = min(self._row_s * FORGETTING, seconds / rows)
         slowest_s = QUICK_RUN_S / WORTHWHILE_ROWS * (SLOW_FACTOR if self.is_quick else 1)
         self.is_quick = self._row_s <= slowest_s
+
+
+class Pace:
+    """Tells how long a queue takes to shrink, by how quickly it did while there was enough to do.
+
+    Not by the cost of runs: between them the process does all else, for this model and for others.
+    """
+
+    def __init__(self) -> None:
+        self._row_s = 0.0
+        self._since_s: float | None = None
+
+    def seconds(self, rows: int) -> float:
+        """Return how long so many rows take; 0 until there was enough to do."""
+        return rows * self._row_s
+
+    def learn(self, rows: int, now_s: float, *, is_busy: bool) -> None:
+        """Take note of so many rows that are done; `is_busy` if others wait behind them."""
+        if self._since_s is not None:
+            row_s = (now_s - self._since_s) / rows
+            self._row_s += PACE_WEIGHT * (row_s - self._row_s) if self._row_s else row_s
+        self._since_s = now_s if is_busy else None

@@ -19,6 +19,9 @@ class BatchLimits:
     max_wait_s: float = 0.0
     """Longest time the first job waits for company; 0 = never wait."""
 
+    max_run_s: float = 30.0
+    """Longest time of a run in a thread; an instance that takes longer hangs."""
+
     has_buckets: bool = False
     """Whether a run is padded to a power of two."""
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from service.batching import BatchLimits
@@ -126,13 +127,13 @@ class Loader:
     def _create(self, name: str, entry: ModelEntry, bundle: Bundle) -> Predictor:
         settings, manifest = self._settings, bundle.manifest
         options = replace(runtime_options(settings), variant=entry.variant)
-        runtime, *more_instances = (
-            load_runtime(entry.runtime, bundle, options) for _ in range(entry.instances)
-        )
+        create = partial(load_runtime, entry.runtime, bundle, options)
+        runtime, *more_instances = (create() for _ in range(entry.instances))
         limits = BatchLimits(
             max_rows=settings.max_batch_rows,
             max_queue_rows=settings.max_queue_rows,
             max_wait_s=settings.max_wait_ms / 1000,
+            max_run_s=settings.max_run_ms / 1000,
             has_buckets=runtime.has_buckets,
         )
         try:
@@ -147,6 +148,7 @@ class Loader:
                 metrics=self._metrics.of_model(name, manifest.version, manifest.labels),
                 more_instances=more_instances,
                 variant=entry.variant,
+                reload=create,
             )
         except OptionInvalid as error:
             # The judge speaks to callers; here it is the operator who asked for a risk.

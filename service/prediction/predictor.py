@@ -81,6 +81,7 @@ class Predictor:
         metrics: ModelMetrics,
         more_instances: Sequence[Runtime] = (),
         variant: str | None = None,
+        reload: Callable[[], Runtime] | None = None,
     ) -> None:
         self.name = name
         self.manifest: Manifest = bundle.manifest
@@ -101,7 +102,9 @@ class Predictor:
         self._limits = limits
         # By number: the batcher keeps no instance alive that was freed here.
         runs = [partial(self.assess, instance=number) for number in range(self.instances)]
-        self._batcher: Batcher[list[Row]] = Batcher(name, runs, limits, metrics)
+        self._reload = reload
+        care = None if reload is None else self
+        self._batcher: Batcher[list[Row]] = Batcher(name, runs, limits, metrics, care=care)
 
     @property
     def is_ready(self) -> bool:
@@ -123,15 +126,18 @@ class Predictor:
         """Rows whose outputs training saw, shape (rows, *input)."""
         return self._golden.rows
 
-    def check_golden_rows(self) -> None:
+    def check_golden_rows(self, runtime: Runtime | None = None) -> None:
         """Run the golden rows and compare outputs and verdicts with what training saw.
+
+        Args:
+            runtime: an instance; the first one unless told.
 
         Raises:
             BundleCorrupt: if a logit, a score or a verdict differs.
         """
         place = self.path / GOLDEN
         golden = self._golden
-        outputs = self.runtime.run(golden.rows)
+        outputs = (runtime or self.runtime).run(golden.rows)
         tolerance = self._golden_tolerance
         for got, expected in zip(outputs, golden[1:], strict=True):
             if got.shape != expected.shape or not np.allclose(
@@ -143,6 +149,19 @@ class Predictor:
         verdicts = self.judge.decide(self.judge.assess(*outputs), terms)
         if verdicts != self.judge.decide(self.judge.assess(*golden[1:]), terms):
             raise BundleCorrupt(f"{place}: a golden verdict differs")
+
+    def check_instance(self, number: int) -> None:
+        """Raise if an instance does not give the golden outputs any more."""
+        self.check_golden_rows(self._instances[number])
+
+    def rebuild_instance(self, number: int) -> None:
+        """Put a new runtime in the place of one that was lost; raise if that cannot be done."""
+        assert self._reload is not None  # noqa: S101  or nobody would look after instances
+        runtime = self._reload()
+        self.check_golden_rows(runtime)
+        instances = list(self._instances)
+        instances[number] = runtime
+        self._instances = tuple(instances)
 
     @property
     def _golden_tolerance(self) -> float:
@@ -227,6 +246,7 @@ class Predictor:
             RunFailed: if the model failed on these rows.
         """
         started_s = time.perf_counter()
+        self.look_for_room(deadline_s - time.monotonic())
         self.hold()
         try:
             decoded = await self._decode(payload, deadline_s, decoders)
@@ -295,6 +315,14 @@ class Predictor:
         if self.copy is not None:
             receiver = _Copied(receiver, rows, self.copy)
         return self._batcher.enqueue(rows, deadline_s, receiver)
+
+    def look_for_room(self, patience_s: float) -> None:
+        """Raise if a row would be refused whose answer is worthless in so many seconds.
+
+        Raises:
+            CapacityError: if there is no room or no time.
+        """
+        self._batcher.look_for_room(1, patience_s)
 
     def withdraw(self, job: Job) -> None:
         """Take rows out of the queue that nobody waits for any more."""

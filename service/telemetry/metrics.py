@@ -42,7 +42,8 @@ REASONS = ("out_of_distribution", "ambiguous", "low_confidence")
 CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
 WASTE_CAUSES = ("cancelled", "expired")
 LANES: tuple[Literal["interactive", "bulk"], ...] = ("interactive", "bulk")
-REJECTION_CAUSES = ("queue_full", "draining")
+REJECTION_CAUSES = ("queue_full", "deadline_unreachable", "not_ready", "draining")
+LOSSES = ("hung", "broken")
 STATES = ("available", "shadow", "unloaded", "failed")
 RELOAD_OUTCOMES = ("switched", "unchanged", "unloaded", "failed")
 SHADOW_OUTCOMES = ("agreed", "disagreed", "dropped", "failed")
@@ -250,6 +251,12 @@ class Metrics:
         self.wasted_rows = Counter(
             "dunno_wasted_rows",
             "Rows computed although nobody waited.",
+            ("model", "cause"),
+            registry=registry,
+        )
+        self.lost_instances = Counter(
+            "dunno_lost_instances",
+            "Instances of a runtime that did not come back from a run, or gave other outputs.",
             ("model", "cause"),
             registry=registry,
         )
@@ -508,6 +515,9 @@ class ModelMetrics(RequestMetrics):
         }
         self.rejections = {
             cause: metrics.rejections.labels(model, cause) for cause in REJECTION_CAUSES
+        }
+        self.lost_instances = {
+            cause: metrics.lost_instances.labels(model, cause) for cause in LOSSES
         }
         self._last_success = metrics.model_last_success.labels(model)
         for outcome in RELOAD_OUTCOMES:

@@ -1,9 +1,12 @@
 """The shortcut for common requests: when it is taken, and that nobody can tell."""
 
 import asyncio
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 from conftest import Server
@@ -150,6 +153,22 @@ class Connected(Service):
         self.protocol.connection_made(self.wire)
 
 
+class Nobody:
+    """Whose rows wait; it needs no answer."""
+
+    def done(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, _: object) -> None:
+        pass
+
+    def set_exception(self, _: object) -> None:
+        pass
+
+
 async def turns() -> None:
     """Let everything that is ready on the loop happen."""
     for _ in range(5):
@@ -169,6 +188,30 @@ async def test_caller_that_hangs_up_while_waiting_costs_no_run(tmp_path: Path) -
     assert service.wire.written == b""
     assert service.counted("cancelled") == 1
     assert service.counted("answered") == 0
+
+
+@pytest.mark.anyio
+async def test_full_queue_is_refused_where_the_bytes_arrive_and_counted_once(
+    tmp_path: Path,
+) -> None:
+    service = Connected(tmp_path)
+    full = {"instances": [[0.5, 0.2, 0.1]] * 8}
+    service.predictor.submit(np.zeros((8, 3), np.float32), time.monotonic() + 5, Nobody())
+
+    service.protocol.data_received(request(json.dumps(full).encode()))
+
+    head, _, body = service.wire.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429")
+    assert b"retry-after: 1" in head.lower()
+    assert json.loads(body)["type"] == "urn:dunno:queue_full"
+    assert service.counted("rejected") == 1
+    refused = {"model": "fruit", "cause": "queue_full"}
+    assert service.metrics.registry.get_sample_value("dunno_rejections_total", refused) == 1
+
+    await turns()
+    service.protocol.data_received(request())
+    await turns()
+    assert service.wire.written.count(b"HTTP/1.1 200") == 1
 
 
 @pytest.mark.anyio

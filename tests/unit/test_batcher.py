@@ -10,9 +10,17 @@ import pytest
 from fakes import PATIENCE_S, POISON, Doubled, GatedRun, RecordingRun
 from numpy.typing import NDArray
 
-from service.batching import Batcher, BatchLimits, Lane, cost
+from service.batching import Batcher, BatchLimits, Lane, batcher, cost
+from service.batching.batcher import Care
 from service.batching.waiting import BULK_TURN
-from service.errors import DeadlineExceeded, Draining, QueueFull, RunFailed
+from service.errors import (
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    Draining,
+    NotReady,
+    QueueFull,
+    RunFailed,
+)
 from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -25,13 +33,19 @@ def rows(*values: float) -> NDArray[np.float32]:
 class Bench:
     """A batcher with its metrics, and shorter ways to ask it."""
 
-    def __init__(self, *runs: Callable[[NDArray[np.generic]], Doubled], **limits: float) -> None:
+    def __init__(
+        self,
+        *runs: Callable[[NDArray[np.generic]], Doubled],
+        care: Care | None = None,
+        **limits: float,
+    ) -> None:
         self.metrics = Metrics()
         self.batcher: Batcher[Doubled] = Batcher(
             "fruit",
             runs,
             BatchLimits(**{"max_rows": 4, "max_queue_rows": 16, **limits}),  # type: ignore[arg-type]
             self.metrics.of_model("fruit", "1"),
+            care=care,
         )
 
     async def submit(
@@ -370,6 +384,245 @@ async def test_batcher_goes_on_after_a_failed_run() -> None:
         assert await bench.submit(2) == [4]
 
 
+class Clinic:
+    """Looks after instances; `is_well` is what it finds, and `attempts` fail before it helps."""
+
+    def __init__(self, *, is_well: bool = True, attempts: int = 0) -> None:
+        self.is_well = is_well
+        self.checked: list[int] = []
+        self.rebuilt: list[int] = []
+        self.attempts_left = attempts
+        self.gate = threading.Event()
+        self.gate.set()
+        self.has_rebuilt = threading.Event()
+
+    def check_instance(self, number: int) -> None:
+        self.checked.append(number)
+        if not self.is_well:
+            raise ValueError("other outputs")
+
+    def rebuild_instance(self, number: int) -> None:
+        assert self.gate.wait(PATIENCE_S)
+        if self.attempts_left:
+            self.attempts_left -= 1
+            raise OSError("no memory")
+        self.rebuilt.append(number)
+        self.has_rebuilt.set()
+
+
+async def ready(bench: Bench) -> None:
+    """Wait until there is an instance again."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not bench.batcher.is_running:  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0.001)
+
+
+class HangingRun(RecordingRun):
+    """Does not come back from its first run before it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_let_go = threading.Event()
+        self.has_begun = threading.Event()
+        self._hangs = True
+
+    def __call__(self, rows: NDArray[np.generic]) -> Doubled:
+        self.has_begun.set()
+        hangs, self._hangs = self._hangs, False
+        if hangs:
+            assert self.is_let_go.wait(PATIENCE_S)
+        return super().__call__(rows)
+
+
+async def test_run_that_hangs_is_given_up_and_its_instance_built_anew() -> None:
+    run, clinic = HangingRun(), Clinic()
+    async with running(Bench(run, care=clinic, max_run_s=0.02)) as bench:
+        with pytest.raises(RunFailed, match=r"within 0\.02 s"):
+            await bench.submit(1)
+        await ready(bench)
+
+        assert await bench.submit(2) == [4]
+        run.is_let_go.set()
+
+    assert clinic.rebuilt == [0]
+    assert bench.counted("dunno_lost_instances_total", cause="hung") == 1
+
+
+async def test_other_instances_go_on_while_one_hangs() -> None:
+    hanging, other, clinic = HangingRun(), RecordingRun(), Clinic()
+    clinic.gate.clear()
+    async with running(Bench(other, hanging, care=clinic, max_run_s=0.02)) as bench:
+        with pytest.raises(RunFailed):
+            await bench.submit(1)
+
+        assert await bench.submit(2) == [4]
+        assert bench.batcher.is_running
+        hanging.is_let_go.set()
+        clinic.gate.set()
+
+    assert other.batches == [[2]]
+
+
+async def test_model_without_instances_is_not_ready_and_refuses_rows() -> None:
+    run, clinic = HangingRun(), Clinic()
+    clinic.gate.clear()
+    async with running(Bench(run, care=clinic, max_run_s=0.02)) as bench:
+        with pytest.raises(RunFailed):
+            await bench.submit(1)
+
+        assert not bench.batcher.is_running
+        with pytest.raises(NotReady):
+            await bench.submit(2)
+        run.is_let_go.set()
+        clinic.gate.set()
+
+    assert bench.counted("dunno_rejections_total", cause="not_ready") == 1
+
+
+async def test_rows_that_waited_for_an_instance_run_on_the_one_built_anew() -> None:
+    run, clinic = HangingRun(), Clinic()
+    async with running(Bench(run, care=clinic, max_run_s=0.02)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        waiting = bench.later(2)
+
+        with pytest.raises(RunFailed):
+            await first
+        assert await waiting == [4]
+        run.is_let_go.set()
+
+
+async def test_instance_that_gives_other_outputs_after_a_failure_is_built_anew() -> None:
+    clinic = Clinic(is_well=False)
+    async with running(Bench(RecordingRun(), care=clinic)) as bench:
+        with pytest.raises(RunFailed):
+            await bench.submit(POISON)
+        await in_thread(clinic.has_rebuilt.wait)
+        await ready(bench)
+
+        assert await bench.submit(2) == [4]
+
+    assert (clinic.checked, clinic.rebuilt) == ([0], [0])
+    assert bench.counted("dunno_lost_instances_total", cause="broken") == 1
+
+
+async def test_instance_that_is_well_after_a_failure_goes_on_unseen_for_a_while() -> None:
+    clinic = Clinic()
+    async with running(Bench(RecordingRun(), care=clinic)) as bench:
+        for _ in range(3):
+            with pytest.raises(RunFailed):
+                await bench.submit(POISON)
+
+        assert await bench.submit(2) == [4]
+
+    assert (clinic.checked, clinic.rebuilt) == ([0], [])
+
+
+async def test_instance_is_built_anew_until_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher, "FIRST_PAUSE_S", 0.001)
+    run, clinic = HangingRun(), Clinic(attempts=3)
+    async with running(Bench(run, care=clinic, max_run_s=0.02)) as bench:
+        with pytest.raises(RunFailed):
+            await bench.submit(1)
+        await ready(bench)
+
+        assert await bench.submit(2) == [4]
+        run.is_let_go.set()
+
+    assert clinic.rebuilt == [0]
+
+
+async def test_job_that_hangs_when_it_runs_alone_is_given_up_and_the_others_run() -> None:
+    class Fussy(GatedRun):
+        """Raises for several rows at once, and hangs for POISON."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_let_go = threading.Event()
+
+        def __call__(self, rows: NDArray[np.generic]) -> Doubled:
+            self.has_begun.set()
+            assert self.gate.wait(PATIENCE_S)
+            if len(rows) > 1:
+                raise ValueError("too many")
+            if rows[0, 0] == POISON:
+                assert self.is_let_go.wait(PATIENCE_S)
+            return Doubled(rows * 2)
+
+    run = Fussy()
+    async with running(Bench(run, care=Clinic(), max_run_s=0.05)) as bench:
+        first = bench.later(0)
+        await in_thread(run.has_begun.wait)
+        tasks = [bench.later(1), bench.later(POISON), bench.later(3)]
+        await turns()
+        run.gate.set()
+        await first
+        good, bad, also_good = await asyncio.gather(*tasks, return_exceptions=True)
+        run.is_let_go.set()
+
+    assert (good, also_good) == ([2], [6])
+    assert isinstance(bad, RunFailed)
+
+
+async def test_closing_does_not_wait_for_a_run_that_hangs() -> None:
+    run = HangingRun()
+    bench = Bench(run)
+    bench.batcher.start()
+    task = bench.later(1)
+    await in_thread(run.has_begun.wait)
+
+    await bench.batcher.close(0.01)
+
+    with pytest.raises(Draining):
+        await task
+    run.is_let_go.set()
+
+
+async def test_row_whose_deadline_would_pass_before_its_turn_is_refused_at_once() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        bench.batcher.pace.learn(1, 0.0, is_busy=True)
+        bench.batcher.pace.learn(1, 0.1, is_busy=False)  # a tenth of a second for each row
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        waiting = bench.later(2, 3, 4)
+        await turns()
+
+        with pytest.raises(DeadlineUnreachable, match="3 rows are waiting, which takes 400 ms"):
+            await bench.submit(5, seconds=0.3)
+        in_time = bench.later(6, seconds=PATIENCE_S)
+        run.gate.set()
+        assert (await first, await waiting, await in_time) == ([2], [4, 6, 8], [12])
+
+    assert bench.counted("dunno_rejections_total", cause="deadline_unreachable") == 1
+    assert [5] not in run.batches
+
+
+async def test_lone_row_is_never_refused_for_its_deadline() -> None:
+    async with running(Bench(RecordingRun())) as bench:
+        bench.batcher.pace.learn(1, 0.0, is_busy=True)
+        bench.batcher.pace.learn(1, 60.0, is_busy=False)
+
+        assert await bench.submit(1, seconds=1) == [2]
+
+
+async def test_full_queue_tells_when_there_will_be_room() -> None:
+    run = GatedRun()
+    async with running(Bench(run, max_queue_rows=4)) as bench:
+        bench.batcher.pace.learn(1, 0.0, is_busy=True)
+        bench.batcher.pace.learn(1, 2.0, is_busy=False)
+        first = bench.later(1, seconds=60)
+        await in_thread(run.has_begun.wait)
+        waiting = bench.later(2, 3, 4, seconds=60)
+        await turns()
+
+        with pytest.raises(QueueFull) as refused:
+            await bench.submit(5, 6, 7, seconds=60)
+        assert refused.value.retry_after_s == 4  # two rows too many, two seconds each
+        run.gate.set()
+        await asyncio.gather(first, waiting)
+
+
 async def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
     run = GatedRun()
     bench = Bench(run)
@@ -473,7 +726,7 @@ async def test_loop_that_ends_by_a_defect_leaves_nobody_waiting(
         return time.monotonic()
 
     bench.batcher = Batcher(
-        "fruit", [run], BatchLimits(4, 16), bench.metrics.of_model("fruit", "1"), clock
+        "fruit", [run], BatchLimits(4, 16), bench.metrics.of_model("fruit", "1"), clock=clock
     )
     bench.batcher.start()
     first = bench.later(1)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from service.batching.cost import QUICK_RUN_S, WORTHWHILE_ROWS, RunCost
+from service.batching.cost import QUICK_RUN_S, WORTHWHILE_ROWS, Pace, RunCost
 
 EDGE_S = QUICK_RUN_S / WORTHWHILE_ROWS
 """Seconds a row of a model that is just quick."""
@@ -64,3 +64,26 @@ def test_model_on_the_edge_does_not_go_to_and_fro() -> None:
         cost.learn(1, 1.2 * EDGE_S)
 
     assert cost.is_quick
+
+
+def test_pace_is_what_a_queue_shrinks_by_and_not_the_time_between_its_busy_spells() -> None:
+    pace = Pace()
+    pace.learn(10, 1.0, is_busy=True)
+    pace.learn(10, 2.0, is_busy=False)
+    pace.learn(10, 60.0, is_busy=False)
+
+    assert pace.seconds(30) == pytest.approx(3.0)
+
+
+def test_pace_follows_what_has_become_slower() -> None:
+    pace = Pace()
+    now_s = 0.0
+    for step_s in [1.0] * 10 + [2.0] * 60:
+        pace.learn(10, now_s, is_busy=True)
+        now_s += step_s
+
+    assert pace.seconds(10) == pytest.approx(2.0, rel=0.01)
+
+
+def test_nothing_is_known_of_a_queue_that_was_never_busy() -> None:
+    assert Pace().seconds(1000) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import fruit_bundle, npz_bytes, picture_bundle
+from bundles import fruit_bundle, npz_bytes, picture_bundle, write_catalogue
 from fakes import PATIENCE_S, POISON, NotANumberRuntime, ShortRuntime
 from numpy.typing import NDArray
 
@@ -16,8 +16,9 @@ from service.bundle import Bundle, read_bundle, write_bundle
 from service.decision import Answered, Floor, Unknown
 from service.errors import BundleCorrupt, DunnoError, InputInvalid, RunFailed
 from service.inputs import InputLimits, Payload, create_decoder
-from service.prediction import Answer, DecoderPool, Prediction, Predictor
+from service.prediction import Answer, DecoderPool, Prediction, Predictor, load_catalogue
 from service.runtimes import Outputs, Runtime, RuntimeOptions, load_runtime
+from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
 LIMITS = InputLimits(max_rows=1000, max_picture_pixels=10_000, max_picture_side=1000)
@@ -211,3 +212,37 @@ def test_bundle_reads_back_as_the_same_predictor(tmp_path: Path) -> None:
     path = fruit_bundle(tmp_path).path
 
     predictor_of(read_bundle(path)).check_golden_rows()
+
+
+@pytest.mark.anyio
+async def test_runtime_that_has_broken_is_loaded_anew_from_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fruit_bundle(tmp_path)
+    write_catalogue(tmp_path, "fruit")
+    predictor = load_catalogue(Settings(models=tmp_path), Metrics()).find("fruit")
+    broken = predictor.runtime
+
+    def fail(_: object) -> Outputs:
+        raise OSError("device lost")
+
+    monkeypatch.setattr(broken, "run", fail)
+    async with running(predictor):
+        with pytest.raises(RunFailed):
+            await predict(predictor, as_json([9, 0, 0]))
+        async with asyncio.timeout(PATIENCE_S):
+            while predictor.runtime is broken or not predictor.is_ready:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.005)
+        prediction = await predict(predictor, as_json([9, 0, 0]))
+
+    assert isinstance(prediction.rows[0], Answer)
+
+
+def test_instance_is_checked_by_its_own_golden_outputs(tmp_path: Path) -> None:
+    bundle = fruit_bundle(tmp_path)
+    predictor = predictor_of(bundle)
+    predictor.check_instance(0)
+
+    wrong = predictor_of(bundle, ShortRuntime())
+    with pytest.raises(BundleCorrupt, match="other outputs"):
+        wrong.check_instance(0)

@@ -1,0 +1,60 @@
+"""A thread for one instance of a runtime, which may never come back from a run."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+Returned = TypeVar("Returned")
+
+
+class RunThread:
+    """Makes one call after another beside the event loop.
+
+    Unlike a thread of a pool it is a daemon: one that hangs in a run is left behind, and does not
+    keep the process from ending. It begins with its first call.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = f"dunno-run-{name}"
+        self._calls: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = (
+            SimpleQueue()
+        )
+        self._has_begun = False
+
+    def run(self, call: Callable[[], Returned]) -> "asyncio.Future[Returned]":
+        """Return what `call` will return, to be awaited on the running loop."""
+        if not self._has_begun:
+            self._has_begun = True
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        future: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
+        self._calls.put((future, call))
+        return future
+
+    def stop(self) -> None:
+        """End after the calls that were asked for; a thread that hangs is left behind."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (asked := self._calls.get()) is not None:
+            future, call = asked
+            returned: Any = None
+            raised: Exception | None = None
+            try:
+                returned = call()
+            except Exception as error:  # noqa: BLE001  it is for whoever awaits it
+                raised = error
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                future.get_loop().call_soon_threadsafe(_settle, future, returned, raised)
+            del asked, future, call, returned, raised  # nothing is kept while it waits
+
+
+def _settle(future: "asyncio.Future[Any]", returned: object, raised: Exception | None) -> None:
+    if future.done():  # given up
+        return
+    if raised is None:
+        future.set_result(returned)
+    else:
+        future.set_exception(raised)

@@ -1,0 +1,69 @@
+"""Whether the event loop still turns, and how late it is.
+
+A run, or anything else, that never comes back to the event loop leaves every caller without an
+answer and nobody to tell them. Then the process has to end, so that another takes its place: its
+parent's, its container's or its unit's work. A thread looks for that, and says in the log where the
+loop stood.
+"""
+
+import asyncio
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+
+from service.telemetry.series import Histogram
+
+PERIOD_S = 0.5
+STALLED = 70
+"""Exit code of a process whose event loop stood still: EX_SOFTWARE of sysexits.h."""
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Beats on the running loop and ends the process if that stands still for too long."""
+
+    def __init__(self, lag: Histogram, stall_s: float) -> None:
+        """Store what to do.
+
+        Args:
+            lag: told how late each beat was, seconds.
+            stall_s: how long the loop may stand still; 0: as long as it likes.
+        """
+        self._lag = lag
+        self._stall_s = stall_s
+        self._beats = 0
+        self._has_ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin to beat, and to look."""
+        self._task = asyncio.get_running_loop().create_task(self._beat())
+        if self._stall_s:
+            threading.Thread(target=self._watch, name="dunno-heartbeat", daemon=True).start()
+
+    def stop(self) -> None:
+        """Beat no more."""
+        self._has_ended.set()
+        self._task.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            started_s = time.perf_counter()
+            await asyncio.sleep(PERIOD_S)
+            self._lag.observe(max(0.0, time.perf_counter() - started_s - PERIOD_S))
+            self._beats += 1
+
+    def _watch(self) -> None:
+        # Looks are counted, not seconds: a process that was stopped as a whole has not stalled.
+        looks_left = most_looks = max(1, round(self._stall_s / PERIOD_S))
+        beats = self._beats
+        while not self._has_ended.wait(PERIOD_S):
+            looks_left = most_looks if self._beats != beats else looks_left - 1
+            beats = self._beats
+            if looks_left == 0:
+                log.critical("the event loop stands still", extra={"seconds": self._stall_s})
+                faulthandler.dump_traceback(sys.stderr)
+                os._exit(STALLED)

@@ -1,0 +1,66 @@
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from service.telemetry.heartbeat import PERIOD_S, STALLED
+
+PATIENCE_S = 20.0
+PROGRAM = """
+import asyncio, time
+from prometheus_client import CollectorRegistry
+from service.telemetry.heartbeat import Heartbeat
+from service.telemetry.series import Histogram
+
+async def main():
+    lag = Histogram("lag", "Of it.", buckets=(0.1,), registry=CollectorRegistry())
+    heartbeat = Heartbeat(lag, {stall_s})
+    heartbeat.start()
+    await asyncio.sleep(0.01)
+    print("begun", flush=True)
+    {work}
+    heartbeat.stop()
+
+asyncio.run(main())
+"""
+
+
+def beating(stall_s: float, work: str) -> "subprocess.Popen[str]":
+    program = PROGRAM.format(stall_s=stall_s, work=work)
+    process = subprocess.Popen(  # noqa: S603  our own command
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def test_process_whose_event_loop_stands_still_ends_and_tells_where_it_stood() -> None:
+    with beating(2 * PERIOD_S, "time.sleep(60)") as process:
+        _, told = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == STALLED
+    assert 'File "<string>"' in told
+
+
+@pytest.mark.parametrize(
+    ("stall_s", "work"),
+    [
+        pytest.param(2 * PERIOD_S, f"await asyncio.sleep({4 * PERIOD_S})", id="it turns"),
+        pytest.param(0, f"time.sleep({4 * PERIOD_S})", id="nobody looks"),
+    ],
+)
+def test_process_lives_on_otherwise(stall_s: float, work: str) -> None:
+    with beating(stall_s, work) as process:
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_process_that_was_stopped_as_a_whole_lives_on() -> None:
+    with beating(2 * PERIOD_S, f"await asyncio.sleep({PERIOD_S})") as process:
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4 * PERIOD_S)
+        process.send_signal(signal.SIGCONT)
+
+        assert process.wait(PATIENCE_S) == 0
