@@ -260,11 +260,12 @@ class Batcher(Generic[Outputs]):
             raise QueueFull(f"{message} {cap}", self.pace.seconds(rows - room))
         # Interactive rows are taken first, so that bulk rows wait for them as well.
         ahead = waiting_rows if lane == "interactive" else self._waiting.rows
+        ahead += sum(len(job.rows) for jobs in self._running.values() for job in jobs)
         wait_s = self.pace.seconds(ahead + rows)
         if wait_s > patience_s:
             self._metrics.rejections["deadline_unreachable"].inc()
             raise DeadlineUnreachable(
-                f"{ahead} rows are waiting, which takes {wait_s * 1000:.0f} ms; "
+                f"{ahead} rows come first, which takes {wait_s * 1000:.0f} ms; "
                 f"the deadline leaves {max(0.0, patience_s) * 1000:.0f} ms",
                 wait_s - patience_s,
             )

@@ -588,7 +588,7 @@ async def test_row_whose_deadline_would_pass_before_its_turn_is_refused_at_once(
         waiting = bench.later(2, 3, 4)
         await turns()
 
-        with pytest.raises(DeadlineUnreachable, match="3 rows are waiting, which takes 400 ms"):
+        with pytest.raises(DeadlineUnreachable, match="4 rows come first, which takes 500 ms"):
             await bench.submit(5, seconds=0.3)
         in_time = bench.later(6, seconds=PATIENCE_S)
         run.gate.set()
