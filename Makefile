@@ -5,9 +5,10 @@ MODELS ?= models
 VENV := .venv
 DEV := .venv-dev
 KSERVE := .venv-kserve
+SUPPLY := .venv-supply
 SOURCES := service training tests load_tests k8s
 
-.PHONY: serve test check fmt lint types train load bench image lock clean
+.PHONY: serve test check fmt lint types train load bench image sbom audit lock clean
 
 serve: $(VENV)/installed
 	$(VENV)/bin/dunno serve
@@ -50,6 +51,16 @@ image:
 	buildah bud --layers --format docker --tag $(IMAGE) --build-arg LOCK=$(VARIANT) \
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) $(ARGS) .
 
+# What the service consists of, as CycloneDX, with licences; from what is installed by the lock file.
+SBOM ?= sbom.json
+sbom: $(VENV)/installed $(SUPPLY)/installed
+	$(SUPPLY)/bin/cyclonedx-py environment $(VENV)/bin/python --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file $(SBOM) $(ARGS)
+
+# Whether vulnerabilities are known of it; exit code 3 if no database can be asked.
+audit: $(SUPPLY)/installed
+	AUDIT=$(CURDIR)/$(SUPPLY)/bin/pip-audit .ci/audit $(ARGS)
+
 # The service alone: locked dependencies, no TensorFlow.
 $(VENV)/installed: requirements/service.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
@@ -70,6 +81,12 @@ $(KSERVE)/installed: requirements/kserve.txt
 	$(KSERVE)/bin/python -m pip install --quiet --require-hashes -r requirements/kserve.txt
 	touch $@
 
+# Tools for `sbom` and `audit`, with more packages than the service has.
+$(SUPPLY)/installed: requirements/supply.txt
+	$(PYTHON) -m venv --clear $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --require-hashes -r requirements/supply.txt
+	touch $@
+
 # Resolve anew for every Python that is supported; needs `uv` on the PATH.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml
@@ -82,6 +99,7 @@ lock:
 	$(LOCK) requirements/build.in --extra gpu --extra tracing --override requirements/gpu.override \
 		--output-file requirements/gpu.txt
 	$(subst pyproject.toml,,$(LOCK)) requirements/kserve.in --output-file requirements/kserve.txt
+	$(subst pyproject.toml,,$(LOCK)) requirements/supply.in --output-file requirements/supply.txt
 
 clean:
-	rm -rf $(VENV) $(DEV) $(KSERVE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEV) $(KSERVE) $(SUPPLY) $(SBOM) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -199,6 +199,7 @@ def check(models: Path | None, files: tuple[str, ...], *, parity: bool) -> None:
     for name in type(settings).model_fields:
         console.print(f"DUNNO_{name.upper()}={getattr(settings, name)}", highlight=False)
     console.print(f"usable cores: {usable_cores():g}", highlight=False)
+    console.print(f"signatures: {_trust(settings)}", highlight=False, soft_wrap=True)
     for warning in _posture(settings):
         console.print(f"warning: {warning}", highlight=False)
     console.print("all bundles match their checksums, golden outputs and golden verdicts")
@@ -431,25 +432,20 @@ def _trials(model: str, goal_s: float, models: Path | None) -> "list[Trial]":
 
 
 def _trial(model: str, settings: Settings, goal_s: float) -> "Trial":
-    import numpy as np  # noqa: PLC0415  keeps --help quick
-
-    from service.bench import BenchFailed  # noqa: PLC0415
+    from service.bench import BenchFailed  # noqa: PLC0415  keeps --help quick
     from service.bench.tuning import Trial, time_runs  # noqa: PLC0415
     from service.prediction import load_catalogue  # noqa: PLC0415
-    from service.prediction.predictor import GOLDEN  # noqa: PLC0415
     from service.telemetry.metrics import Metrics  # noqa: PLC0415
 
     try:
         predictor = load_catalogue(settings, Metrics(), only=model).find(model)
     except (BundleError, ClientError) as error:
         raise BenchFailed(str(error)) from None  # it has to travel between processes
-    with np.load(predictor.path / GOLDEN) as golden:
-        rows = golden["rows"]
     return Trial(
         device=predictor.runtime.device,
         threads=settings.runtime_threads,
         workers=max(1, int(usable_cores()) // settings.runtime_threads),
-        seconds_by_rows=time_runs(predictor.assess, rows, goal_s),
+        seconds_by_rows=time_runs(predictor.assess, predictor.golden_rows, goal_s),
     )
 
 
@@ -514,6 +510,16 @@ def _print_table(rows: list[dict[str, object]]) -> None:
             ", ".join(candidates) if isinstance(candidates, list) else "",
         )
     Console().print(table)
+
+
+def _trust(settings: Settings) -> str:
+    """Return what is known of who made the bundles, in one sentence."""
+    if settings.trusted_keys:
+        return "every bundle is what one of the keys in DUNNO_TRUSTED_KEYS signed"
+    return (
+        "not looked at, as DUNNO_TRUSTED_KEYS is not set; whoever can write to the folder of "
+        "models decides what is answered"
+    )
 
 
 def _posture(settings: Settings) -> list[str]:

@@ -28,6 +28,8 @@
     └── BundleError             a bundle or the catalogue cannot be served
         ├── BundleMissing       no such folder or manifest
         ├── BundleCorrupt       a file differs from its checksum, or a golden row from its output
+        ├── SignatureInvalid    no trusted key signed the bundle as it is
+        ├── TrustedKeyInvalid   a file of DUNNO_TRUSTED_KEYS is no public key
         ├── ManifestInvalid     the manifest does not say what it must
         ├── CatalogueInvalid    catalogue.toml does not say what it must
         └── RuntimeUnavailable  the runtime named is not installed
@@ -154,6 +156,14 @@ class BundleMissing(BundleError):
 
 class BundleCorrupt(BundleError):
     """A file differs from its checksum, or a golden row from its recorded output."""
+
+
+class SignatureInvalid(BundleError):
+    """Keys are trusted, and none of them signed the bundle as it is."""
+
+
+class TrustedKeyInvalid(BundleError):
+    """A file of DUNNO_TRUSTED_KEYS cannot be read, or is no public key that signs bundles."""
 
 
 class ManifestInvalid(BundleError):

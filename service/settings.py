@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
 PREFIX = "DUNNO_"
@@ -26,6 +26,15 @@ class SettingsInvalid(ValueError):
 
 def _number_of_workers(value: object) -> object:
     return 0 if value == "auto" else value
+
+
+def _files_by_commas(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):  # empty is no way to say "none": it is what a forgotten variable becomes
+        raise ValueError("expected files, by commas")
+    return parts
 
 
 class Settings(BaseSettings):
@@ -47,6 +56,9 @@ class Settings(BaseSettings):
 
     default_model: str = ""
     """Model that is meant where a path names none; empty: the only one that is served."""
+
+    trusted_keys: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_files_by_commas)] = ()
+    """Files of public keys, by commas; if there are any, unsigned bundles are refused."""
 
     watch_models_s: float = Field(default=0, ge=0, le=86_400)
     """Time between looks for a changed catalogue or a finished manifest; 0 = only when asked."""

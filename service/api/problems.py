@@ -30,6 +30,8 @@ STATUS: dict[type[DunnoError], int] = {
     errors.BundleError: 500,
     errors.BundleMissing: 500,
     errors.BundleCorrupt: 500,
+    errors.SignatureInvalid: 500,
+    errors.TrustedKeyInvalid: 500,
     errors.ManifestInvalid: 500,
     errors.CatalogueInvalid: 500,
     errors.RuntimeUnavailable: 500,

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.bundle.manifest import File, Manifest, parse_manifest
-from service.errors import BundleCorrupt, BundleMissing
+from service.bundle.signatures import TrustedKeys
+from service.errors import BundleCorrupt, BundleMissing, ManifestInvalid, SignatureInvalid
 
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+"""A hundred times the largest one that training wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    signed_by: str | None = None
+    """SHA-256 of the public key whose signature was checked; None: none was asked for."""
 
     def read(self, name: str) -> bytes:
         """Return the content of a file after comparing it with its checksum.
@@ -37,7 +42,8 @@ class Bundle:
         if path.is_symlink() or not path.is_file():
             raise BundleCorrupt(f"{path}: listed in the manifest, but no plain file")
         try:
-            content = path.read_bytes()
+            # A file of another size is not even read: it may be larger than the memory.
+            content = path.read_bytes() if path.stat().st_size == declared.size_bytes else b""
         except OSError as error:
             raise BundleCorrupt(f"{path}: cannot be read ({error.strerror})") from None
         if file_of(content) != declared:
@@ -74,19 +80,31 @@ def read_bundle(path: Path) -> Bundle:
     return bundle
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, keys: TrustedKeys | None = None) -> Bundle:
     """Return the bundle in the folder `path`; its files are verified when they are read.
 
+    With `keys` its signature is verified first, with all of its files. What is parsed is what was
+    signed even if somebody changes the files meanwhile: the manifest is the very bytes that were
+    signed, and it has the checksum of every other file that is read.
+
     Raises:
+        SignatureInvalid: if no key of `keys` signed the bundle as it is.
         BundleMissing: if there is no folder or no manifest.
         ManifestInvalid: if the manifest cannot be read.
     """
+    place = path / MANIFEST
     try:
-        content = (path / MANIFEST).read_bytes()
+        status = place.stat()
+        signed = None if keys is None else keys.verify(path)
+        content = place.read_bytes() if status.st_size <= MAX_MANIFEST_BYTES else None
     except OSError as error:
-        message = f"{path / MANIFEST}: cannot be read ({error.strerror}); train or copy the bundle"
+        message = f"{place}: cannot be read ({error.strerror}); train or copy the bundle"
         raise BundleMissing(message) from None
-    return Bundle(path, parse_manifest(content, str(path / MANIFEST)))
+    if content is None:
+        raise ManifestInvalid(f"{place}: is larger than {MAX_MANIFEST_BYTES:,} bytes")
+    if signed and signed.sha256_by_name[MANIFEST] != hashlib.sha256(content).hexdigest():
+        raise SignatureInvalid(f"{place}: has changed since its signature was checked")
+    return Bundle(path, parse_manifest(content, str(place)), signed and signed.key)
 
 
 def write_bundle(

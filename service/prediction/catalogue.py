@@ -9,7 +9,7 @@ from typing import Self
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.bundle import Bundle, open_bundle
+from service.bundle import Bundle, TrustedKeys, open_bundle
 from service.bundle.manifest import Name
 from service.errors import (
     BundleCorrupt,
@@ -17,6 +17,7 @@ from service.errors import (
     BundleMissing,
     CatalogueInvalid,
     ModelNotFound,
+    SignatureInvalid,
     VersionNotFound,
 )
 from service.prediction.predictor import Predictor
@@ -311,17 +312,23 @@ def find_versions(models: Path, name: str, entry: ModelEntry) -> list[Path]:
     return [folder / version for version in versions]
 
 
-def open_version(path: Path) -> Bundle:
+def open_version(path: Path, keys: TrustedKeys | None = None) -> Bundle:
     """Return the bundle in a version's folder; its files are verified when they are read.
 
     Raises:
-        BundleError: if it is missing, or of another version.
+        BundleError: if it is missing, of another version, or not signed by one of `keys`.
     """
-    bundle = open_bundle(path)
-    if bundle.manifest.version != path.name:
+    bundle = open_bundle(path, keys)
+    manifest = bundle.manifest
+    if manifest.version != path.name:
         raise BundleCorrupt(
-            f"{bundle.path}: the manifest is of version {bundle.manifest.version}; "
+            f"{bundle.path}: the manifest is of version {manifest.version}; "
             "a version's folder has its name"
+        )
+    if keys is not None and manifest.name != path.parent.name:
+        raise SignatureInvalid(
+            f"{bundle.path}: what was signed is a version of {manifest.name!r}; "
+            "a signed bundle lies in a folder of its name"
         )
     return bundle
 

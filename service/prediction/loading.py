@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from service.batching import BatchLimits
-from service.bundle import Bundle
+from service.bundle import Bundle, TrustedKeys
 from service.decision import Floor
 from service.errors import (
     BundleCorrupt,
@@ -85,7 +85,7 @@ class Loader:
     ) -> Predictor:
         failed = self._metrics.model_state.labels(name, path.name, "failed")
         try:
-            bundle = open_version(path)
+            bundle = open_version(path, trusted_keys(self._settings))
             for predictor in old:
                 if _serves(predictor, bundle, entry):
                     break
@@ -119,6 +119,7 @@ class Loader:
                 "runtime": entry.runtime,
                 "variant": entry.variant,
                 "device": predictor.runtime.device,
+                "signed_by": bundle.signed_by,
                 "seconds": round(now_s - started_s, 3),
             },
         )
@@ -210,6 +211,11 @@ def runtime_threads(settings: Settings) -> int:
 def runtime_options(settings: Settings) -> RuntimeOptions:
     """Return what the machine allows a runtime."""
     return RuntimeOptions(runtime_threads(settings), settings.device)
+
+
+def trusted_keys(settings: Settings) -> TrustedKeys | None:
+    """Return the keys of which one has to have signed a bundle; None: nobody has to."""
+    return TrustedKeys(settings.trusted_keys) if settings.trusted_keys else None
 
 
 def input_limits(settings: Settings) -> InputLimits:

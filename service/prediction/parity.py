@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle import read_bundle
+from service.bundle import Bundle
 from service.errors import BundleError
 from service.prediction.predictor import Predictor
 from service.runtimes import RUNTIMES, Runtime, RuntimeOptions, load_runtime
@@ -41,7 +41,8 @@ def compare_all(
         if name == predictor.runtime_name:
             continue
         try:
-            other = load_runtime(name, read_bundle(predictor.path), options)
+            # By the manifest that was checked: the one on the disk may be another by now.
+            other = load_runtime(name, Bundle(predictor.path, predictor.manifest), options)
         except BundleError as error:
             yield name, error
         else:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from service.bundle.signatures import SIGNATURE
 from service.errors import BundleError, ModelNotFound
 from service.prediction.catalogue import CATALOGUE, Catalogue, Served, read_catalogue
 from service.prediction.loading import Loader
@@ -234,9 +235,10 @@ def _outcome(before: Mapping[str, Served], served: Mapping[str, Served], name: s
 
 
 def _traces(models: Path) -> dict[Path, tuple[int, int]]:
-    """Return when the catalogue and each finished manifest changed, and their inodes."""
+    """Return when the catalogue, each manifest and each signature changed, and their inodes."""
     found = {}
-    for path in (models / CATALOGUE, *models.glob("*/[!.]*/manifest.json")):
+    bundles = models.glob("*/[!.]*/manifest.json"), models.glob(f"*/[!.]*/{SIGNATURE}")
+    for path in (models / CATALOGUE, *bundles[0], *bundles[1]):
         try:
             status = path.stat()
         except OSError:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle
 from service.errors import BundleCorrupt, CatalogueInvalid
+from service.runtimes.onnx_file import check_onnx
 from service.runtimes.protocol import Outputs, RuntimeOptions
 
 MODEL = "model.onnx"
@@ -51,8 +52,10 @@ def _create_session(
     session_options.log_severity_level = 3
     # Spinning threads would eat the CPU quota of the container between requests.
     session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session_options.add_session_config_entry("session.load_model_format", "ONNX")
     name = _file_of(bundle, options.variant)
     content = bundle.read(name)
+    check_onnx(content, str(bundle.path / name))
     try:
         return onnxruntime.InferenceSession(content, session_options, providers=providers)
     except Exception as error:

@@ -1,5 +1,9 @@
 """TensorFlow, serving the SavedModel of a bundle; needs the extra `tensorflow`."""
 
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -7,6 +11,7 @@ from numpy.typing import NDArray
 from service.bundle import Bundle
 from service.errors import BundleCorrupt, CatalogueInvalid
 from service.runtimes.protocol import Outputs, RuntimeOptions
+from service.runtimes.saved_model import GRAPH, check_saved_model
 
 SAVED_MODEL = "saved_model"
 
@@ -21,11 +26,9 @@ class TensorFlowRuntime:
                 f"({options.variant!r} was asked for); 'onnx' does"
             )
         _limit_threads(options.threads)
-        bundle.verify()
-        if not any(name.startswith(f"{SAVED_MODEL}/") for name in bundle.manifest.files):
-            raise BundleCorrupt(f"{bundle.path}: holds no SavedModel, only ONNX")
+        contents = _read_files(bundle)
         try:
-            self._model = tf.saved_model.load(str(bundle.path / SAVED_MODEL))
+            self._model = _load(contents)
             # Bound to one signature, so that no call has to look for it.
             rows = bundle.manifest.graph.input
             spec = tf.TensorSpec((None, *rows.shape), rows.dtype)
@@ -47,6 +50,35 @@ class TensorFlowRuntime:
             outputs["logits"].numpy(),
             np.empty((len(rows), 0), np.float32) if scores is None else scores.numpy(),
         )
+
+
+def _read_files(bundle: Bundle) -> dict[str, bytes]:
+    """Return the files of the SavedModel, checked, by their names in its folder."""
+    prefix = f"{SAVED_MODEL}/"
+    names = [name for name in bundle.manifest.files if name.startswith(prefix)]
+    if f"{prefix}{GRAPH}" not in names:
+        raise BundleCorrupt(f"{bundle.path}: holds no SavedModel, only ONNX")
+    contents = {name.removeprefix(prefix): bundle.read(name) for name in names}
+    check_saved_model(contents[GRAPH], contents, str(bundle.path / SAVED_MODEL))
+    return contents
+
+
+def _load(contents: Mapping[str, bytes]) -> Any:
+    """Return the SavedModel in these files.
+
+    TensorFlow reads folders only. It gets one in its own memory, made of the bytes that were
+    checked: whoever can write to the bundle's folder cannot change them after the check.
+    """
+    folder = f"ram://dunno-{uuid.uuid4()}"
+    try:
+        for name, content in contents.items():
+            path = f"{folder}/{name}"
+            tf.io.gfile.makedirs(path.rpartition("/")[0])
+            with tf.io.gfile.GFile(path, "wb") as file:
+                file.write(content)
+        return tf.saved_model.load(folder)
+    finally:
+        tf.io.gfile.rmtree(folder)
 
 
 def _limit_threads(threads: int) -> None:

@@ -45,6 +45,8 @@ ONLY_IN = {
     "keras": ("training/",),
     "PIL": ("service/inputs/images.py", "training/"),
     "kornia_rs": ("service/inputs/images.py",),
+    "cryptography": ("service/bundle/signatures.py", "training/signing.py"),
+    "model_signing": ("training/signing.py",),
     "prometheus_client": ("service/telemetry/", "service/api/probes.py"),
     "training": ("training/",),
     "scipy": ("training/",),

@@ -15,6 +15,7 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BEHAVIOUR = (ROOT / "docs/behaviour.md").read_text()
+SECURITY = (ROOT / "docs/security.md").read_text()
 PROTOCOLS = (ROOT / "docs/protocols.md").read_text()
 
 
@@ -79,9 +80,10 @@ def test_every_line_of_the_conformance_tables_names_its_test() -> None:
         assert set(named) <= tests, f"no such test: {set(named) - tests}"
 
 
-def test_every_promise_is_backed_by_a_test_of_that_name() -> None:
+@pytest.mark.parametrize("text", [BEHAVIOUR, SECURITY], ids=["behaviour", "security"])
+def test_every_promise_is_backed_by_a_test_of_that_name(text: str) -> None:
     tests = names_of_tests()
-    promises = [line for line in BEHAVIOUR.splitlines() if line.startswith("- ")]
+    promises = [line for line in text.splitlines() if line.startswith("- ")]
 
     assert promises
     for promise in promises:

@@ -43,14 +43,17 @@ def test_runtime_that_is_not_installed_says_how_to_install_it(
         load_runtime("abacus", fruit_bundle(tmp_path), OPTIONS)
 
 
-def test_graph_that_is_no_onnx_is_corrupt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("graph", "said"), [(b"rubbish", "is no ONNX file"), (b"", "ONNX Runtime cannot load it")]
+)
+def test_graph_that_is_no_onnx_is_corrupt(tmp_path: Path, graph: bytes, said: str) -> None:
     bundle = fruit_bundle(tmp_path)
-    contents = {"model.onnx": b"rubbish", "golden.npz": bundle.read("golden.npz")}
+    contents = {"model.onnx": graph, "golden.npz": bundle.read("golden.npz")}
     rubbish = write_bundle(
         bundle.path, contents, lambda files: bundle.manifest.model_copy(update={"files": files})
     )
 
-    with pytest.raises(BundleCorrupt, match="ONNX Runtime cannot load it"):
+    with pytest.raises(BundleCorrupt, match=said):
         load_runtime("onnx", rubbish, OPTIONS)
 
 

@@ -47,6 +47,23 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.M
         bundle.read("model.onnx")
 
 
+def test_file_of_another_size_is_not_read(tmp_path: Path) -> None:
+    bundle = fruit_bundle(tmp_path)
+    with (bundle.path / "model.onnx").open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk, and more memory than there is
+
+    with pytest.raises(BundleCorrupt, match=r"model\.onnx: sha256 differs"):
+        bundle.read("model.onnx")
+
+
+def test_manifest_of_hostile_size_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "manifest.json").open("wb") as file:
+        file.truncate(2**40)
+
+    with pytest.raises(ManifestInvalid, match="is larger than 16,777,216 bytes"):
+        read_bundle(tmp_path)
+
+
 def test_link_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     path = fruit_bundle(tmp_path).path
     (path / "model.onnx").rename(tmp_path / "elsewhere.onnx")
