@@ -15,9 +15,16 @@ RUN python -m pip --python /opt/dunno install --require-hashes --only-binary :al
 COPY pyproject.toml README.md LICENSE ./
 COPY service/ service/
 COPY training/ training/
-# Tests of the libraries are some 15 MB of what is installed, and nobody runs them here.
-RUN python -m pip --python /opt/dunno install --no-deps --no-build-isolation . \
-    && find /opt/dunno -type d -name tests -prune -exec rm -r {} +
+RUN ["python", "-m", "pip", "--python", "/opt/dunno", "install", "--no-deps", "--no-build-isolation", "."]
+# What the libraries bring and the service never reads: their tests, sources for compilers that are not
+# here, tools that make models smaller or convert them, numpy's compiler of Fortran.
+RUN find /opt/dunno -type d \( -name tests -o -path "*/onnxruntime/transformers" \
+        -o -path "*/onnxruntime/quantization" -o -path "*/onnxruntime/tools" -o -path "*/numpy/f2py" \) \
+        -prune -exec rm -r {} + \
+    && find /opt/dunno -type f \( -name "*.a" -o -name "*.c" -o -name "*.cpp" -o -name "*.h" -o -name "*.pyx" \
+        -o -name "*.pxd" \) -delete
+# It has built what is ours; TensorFlow alone asks for it when it runs.
+RUN if [ "${LOCK}" != tensorflow ]; then python -m pip --python /opt/dunno uninstall --yes setuptools; fi
 COPY models/ /app/models/
 # A checkout under a strict umask would not be readable for the user below.
 RUN ["chmod", "-R", "a+rX,go-w", "/opt/dunno", "/app"]

@@ -6,6 +6,7 @@ VENV := .venv
 DEV := .venv-dev
 KSERVE := .venv-kserve
 SUPPLY := .venv-supply
+LINTERS := .venv-deployment
 SOURCES := service training tests load_tests k8s
 
 .PHONY: serve test check fmt lint types train load bench image sbom audit lock clean
@@ -16,7 +17,8 @@ serve: $(VENV)/installed
 test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest
 
-check: $(DEV)/installed $(KSERVE)/installed
+# With DUNNO_CHECK_DEPLOYMENT set, as CI has it, nothing that .ci/deployment installs may lack.
+check: $(DEV)/installed $(KSERVE)/installed $(if $(DUNNO_CHECK_DEPLOYMENT),$(LINTERS)/installed)
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/codespell
@@ -87,6 +89,12 @@ $(SUPPLY)/installed: requirements/supply.txt
 	$(SUPPLY)/bin/python -m pip install --quiet --require-hashes -r requirements/supply.txt
 	touch $@
 
+# Linters of image and manifests, which pin many packages.
+$(LINTERS)/installed: requirements/deployment.txt
+	$(PYTHON) -m venv --clear $(LINTERS)
+	$(LINTERS)/bin/python -m pip install --quiet --require-hashes -r requirements/deployment.txt
+	touch $@
+
 # Resolve anew for every Python that is supported; needs `uv` on the PATH.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml
@@ -100,6 +108,8 @@ lock:
 		--output-file requirements/gpu.txt
 	$(subst pyproject.toml,,$(LOCK)) requirements/kserve.in --output-file requirements/kserve.txt
 	$(subst pyproject.toml,,$(LOCK)) requirements/supply.in --output-file requirements/supply.txt
+	$(subst pyproject.toml,,$(LOCK)) requirements/deployment.in --output-file requirements/deployment.txt
 
 clean:
-	rm -rf $(VENV) $(DEV) $(KSERVE) $(SUPPLY) $(SBOM) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEV) $(KSERVE) $(SUPPLY) $(LINTERS) $(SBOM) build dist *.egg-info .mypy_cache .ruff_cache \
+		.pytest_cache

@@ -1,12 +1,15 @@
 """A real Prometheus that scrapes one address each second, and a real Alertmanager."""
 
+import json
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -28,8 +31,10 @@ scrape_configs:
         labels: {{namespace: shop, pod: dunno-a}}
 """
 ROUTES = """
-route: {receiver: nobody}
-receivers: [{name: nobody}]
+route: {{receiver: test, group_by: [alertname], group_wait: 0s, group_interval: 1s}}
+receivers:
+  - name: test
+    webhook_configs: [{{url: "{url}", send_resolved: true}}]
 """
 
 
@@ -75,29 +80,67 @@ def running(command: list[str]) -> Iterator[None]:
             process.terminate()
 
 
+class Alertmanager(NamedTuple):
+    """Where it takes alerts, host and port, and what it has told on, the oldest first."""
+
+    address: str
+    told: list[dict[str, Any]]
+
+    def about(self, alert: str, status: str) -> list[dict[str, Any]]:
+        """Return what it told on of an alert, `firing` or `resolved`."""
+        return [
+            each
+            for each in list(self.told)
+            if each["labels"]["alertname"] == alert and each["status"] == status
+        ]
+
+
 @contextmanager
-def alerted(command: str | None, folder: Path) -> Iterator[str | None]:
-    """Start Alertmanager by `command` and return its host and port; None: there is none."""
+def called(told: list[dict[str, Any]]) -> Iterator[str]:
+    """Take what Alertmanager tells of alerts into `told`, at the URL that this yields."""
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            told.extend(json.loads(self.rfile.read(length))["alerts"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def alerted(command: str | None, folder: Path) -> Iterator[Alertmanager | None]:
+    """Start Alertmanager by `command`; None: there is none."""
     if command is None:
         yield None
         return
-    own = free_address()
+    found = Alertmanager(free_address(), [])
     config = folder / "alertmanager.yml"
-    config.write_text(ROUTES)
     options = [f"--config.file={config}", f"--storage.path={folder / 'alerts'}"]
-    with running([command, *options, f"--web.listen-address={own}", "--cluster.listen-address="]):
-        yield own
+    options += [f"--web.listen-address={found.address}", "--cluster.listen-address="]
+    with called(found.told) as url:
+        config.write_text(ROUTES.format(url=url))
+        with running([command, *options]):
+            yield found
 
 
 @contextmanager
 def scraped(
-    command: str, address: str, rules: Path, alertmanager: str | None = None
+    command: str, address: str, rules: Path, alertmanager: Alertmanager | None = None
 ) -> Iterator[Prometheus]:
     """Start Prometheus by `command` with `rules`, and let it scrape `address`."""
     own = free_address()
     config = rules.with_name("prometheus.yml")
     target = address.removeprefix("http://")
-    config.write_text(CONFIG.format(rules=rules, target=target, alertmanagers=alertmanager or ""))
+    told = alertmanager.address if alertmanager else ""
+    config.write_text(CONFIG.format(rules=rules, target=target, alertmanagers=told))
     options = [f"--config.file={config}", f"--storage.tsdb.path={rules.with_name('data')}"]
     with (
         httpx.Client(base_url=f"http://{own}", timeout=10) as client,

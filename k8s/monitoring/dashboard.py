@@ -4,14 +4,30 @@ Every query sums over workers and pods: the label `worker` never stands alone. C
 born at their first event have `or vector(0)`, so that a panel that is empty is a panel in need.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from grafana_foundation_sdk.builders import common, timeseries
+from grafana_foundation_sdk.builders.dashboard import (
+    Dashboard,
+    DatasourceVariable,
+    QueryVariable,
+    Row,
+)
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import SortOrder, TooltipDisplayMode
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    VariableOption,
+    VariableRefresh,
+)
 
 OUTPUT = Path(__file__).with_name("dashboard.json")
 
-SOURCE = {"type": "prometheus", "uid": "${source}"}
+SOURCE = DataSourceRef("prometheus", "${source}")
 SERVICE = 'namespace=~"$namespace", job=~"$job"'
 MODEL = f'{SERVICE}, model=~"$model"'
 RATE = "[$__rate_interval]"
@@ -470,99 +486,70 @@ ROWS = {
 }
 
 
-def drawn(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:
-    """Return a panel as Grafana has it."""
-    return {
-        "id": number,
-        "type": "timeseries",
-        "title": panel.title,
-        "description": panel.about,
-        "datasource": SOURCE,
-        "gridPos": {"x": x, "y": y, "w": WIDTH, "h": HEIGHT},
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
-        "options": {
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
-            "tooltip": {"mode": "multi", "sort": "desc"},
-        },
-        "targets": [
-            {
-                "refId": chr(ord("A") + place),
-                "datasource": SOURCE,
-                "expr": query.expr,
-                "legendFormat": query.legend,
-            }
-            for place, query in enumerate(panel.queries)
-        ],
-    }
-
-
-def panels() -> list[dict[str, Any]]:
-    """Return all panels below the heads of their rows, three abreast."""
-    found: list[dict[str, Any]] = []
-    y = 0
-    for title, members in ROWS.items():
-        head = {"x": 0, "y": y, "w": 24, "h": 1}
-        found.append(
-            {
-                "id": len(found) + 1,
-                "type": "row",
-                "title": title,
-                "collapsed": False,
-                "gridPos": head,
-                "panels": [],
-            }
+def drawn(panel: Panel) -> timeseries.Panel:
+    """Return a panel as Grafana has it; the dashboard finds its place."""
+    found = (
+        timeseries.Panel()
+        .title(panel.title)
+        .description(panel.about)
+        .unit(panel.unit)
+        .min(0)
+        .span(WIDTH)
+        .height(HEIGHT)
+        .datasource(SOURCE)
+        .legend(common.VizLegendOptions().show_legend(True))
+        .tooltip(
+            common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
         )
-        for place, panel in enumerate(members):
-            down, across = divmod(place, 24 // WIDTH)
-            position = (across * WIDTH, y + 1 + down * HEIGHT)
-            found.append(drawn(panel, len(found) + 1, *position))
-        y += 1 + -(-len(members) // (24 // WIDTH)) * HEIGHT
+    )
+    for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
+        target = Dataquery().ref_id(letter).expr(query.expr).legend_format(query.legend)
+        found.with_target(target.datasource(SOURCE))
     return found
 
 
-def variable(name: str, within: str = "") -> dict[str, Any]:
+def variable(name: str, within: str = "") -> QueryVariable:
     """Return a choice among the values of a label, all of them at first."""
-    return {
-        "name": name,
-        "label": name.capitalize(),
-        "type": "query",
-        "datasource": SOURCE,
-        "query": f"label_values(dunno_queue_rows{within}, {name})",
-        "refresh": 2,
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".*",
-        "current": {"text": ["All"], "value": ["$__all"]},
-    }
+    return (
+        QueryVariable(name)
+        .label(name.capitalize())
+        .datasource(SOURCE)
+        .query(f"label_values(dunno_queue_rows{within}, {name})")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(VariableOption(text=["All"], value=["$__all"]))
+    )
 
 
-def dashboard() -> dict[str, Any]:
-    """Return the dashboard."""
-    source = {"name": "source", "label": "Source", "type": "datasource", "query": "prometheus"}
-    variables = [
-        source,
-        variable("namespace"),
-        variable("job", '{namespace=~"$namespace"}'),
-        variable("model", f"{{{SERVICE}}}"),
-    ]
-    return {
-        "uid": "dunno",
-        "title": "Dunno",
-        "description": "A model server that knows when it does not know.",
-        "tags": ["dunno"],
-        "schemaVersion": 41,
-        "editable": True,
-        "refresh": "30s",
-        "time": {"from": "now-3h", "to": "now"},
-        "annotations": {"list": []},
-        "templating": {"list": variables},
-        "panels": panels(),
-    }
+def dashboard() -> Dashboard:
+    """Return the dashboard: rows of panels, three abreast."""
+    found = (
+        Dashboard("Dunno")
+        .uid("dunno")
+        .description("A model server that knows when it does not know.")
+        .tags(["dunno"])
+        .editable()
+        .refresh("30s")
+        .time("now-3h", "now")
+        .with_variable(DatasourceVariable("source").label("Source").type("prometheus"))
+        .with_variable(variable("namespace"))
+        .with_variable(variable("job", '{namespace=~"$namespace"}'))
+        .with_variable(variable("model", f"{{{SERVICE}}}"))
+    )
+    numbers = itertools.count(1)
+    for title, members in ROWS.items():
+        found.with_row(Row(title).id(next(numbers)))
+        for panel in members:
+            found.with_panel(drawn(panel).id(next(numbers)))
+    return found
 
 
 def text() -> str:
     """Return the dashboard as the file holds it."""
-    return json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n"
+    content = dashboard().build()
+    return json.dumps(content, cls=JSONEncoder, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

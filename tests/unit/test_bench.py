@@ -99,8 +99,10 @@ async def serve(canned: Canned, is_up: threading.Event, is_over: threading.Event
     canned.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     is_up.set()
     await asyncio.to_thread(is_over.wait)
+    # What was accepted at the last moment is still attached to the server, which has to be open.
+    await asyncio.sleep(0.05)
     server.close()
-    for transport in canned.transports:
+    for transport in list(canned.transports):
         transport.abort()
     await server.wait_closed()
 
