@@ -29,6 +29,9 @@ from service.settings import Settings, SettingsInvalid
 MOST_BODY_BYTES = 64 * 1024
 Body = TypeVar("Body", bound=BaseModel)
 
+_EXPECTED = {"extra_forbidden": "nothing", "json_invalid": "JSON in UTF-8"}
+"""What is wrong to pydantic -> what was expected."""
+
 log = logging.getLogger(__name__)
 router = APIRouter()
 
@@ -134,7 +137,7 @@ async def _read(request: Request, kind: type[Body]) -> Body:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "body"
-        expected = "nothing" if first["type"] == "extra_forbidden" else first["msg"]
+        expected = _EXPECTED.get(first["type"], first["msg"])
         raise InputInvalid(place, expected, type(first["input"]).__name__) from None
 
 
@@ -154,7 +157,9 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, RoutingException)  # noqa: S101  registered for nothing else
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return _failure(request, error.status_code, code, detail)
+    response = _failure(request, error.status_code, code, detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
 def create_admin(catalogue: Catalogue, reloader: Reloader, settings: Settings) -> ASGIApp:

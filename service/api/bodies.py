@@ -16,6 +16,9 @@ LINGER_S = 2.0
 """So long the rest of a refused body is read and dropped: closing earlier would make the kernel
 reset the connection, and the caller lose the answer that says why."""
 
+MOST_CONTENT_TYPE_BYTES = 1024
+"""A longer Content-Type is refused: reading its quotes takes time with the square of its length."""
+
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 ALIASES = {"image/jpg": "image/jpeg", "image/x-ms-bmp": "image/bmp"}
 """What some callers write -> the registered media type."""
@@ -93,6 +96,9 @@ def parse_content_type(value: bytes) -> tuple[str, dict[str, str]]:
     Raises:
         InputInvalid: if the header cannot be read.
     """
+    if len(value) > MOST_CONTENT_TYPE_BYTES:
+        most = f"at most {MOST_CONTENT_TYPE_BYTES:,} bytes"
+        raise InputInvalid("Content-Type", most, f"{len(value):,}")
     text = value.decode("latin-1").strip()
     media_type = text.partition(";")[0].strip().lower()
     if ";" not in text:
@@ -100,10 +106,8 @@ def parse_content_type(value: bytes) -> tuple[str, dict[str, str]]:
     parsed = Message()
     try:
         parsed["content-type"] = text
-        parameters = parsed.get_params(failobj=[])
-    except (ValueError, LookupError):
+        parameters = parsed.get_params(failobj=[])[1:]
+        # RFC 2231 lets a parameter be a triple of character set, language and value.
+        return media_type, {name.lower(): collapse_rfc2231_value(each) for name, each in parameters}
+    except (ValueError, LookupError):  # some character sets raise whatever they are told
         raise InputInvalid("Content-Type", "a media type", repr(text[:40])) from None
-    # RFC 2231 lets a parameter be a triple of character set, language and value.
-    return media_type, {
-        name.lower(): collapse_rfc2231_value(value) for name, value in parameters[1:]
-    }

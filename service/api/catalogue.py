@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from service.api.schemas import documented_problems
 from service.errors import code_of
 from service.prediction import Catalogue, Predictor
 
@@ -22,7 +23,12 @@ def list_models(request: Request) -> dict[str, Any]:
     return {"models": models, "failures": failures}
 
 
-@router.get("/{model}")
+@router.get(
+    "/{model}",
+    responses=documented_problems(
+        {404: "No such model, version or alias.", 422: "A query parameter is out of bounds."}
+    ),
+)
 def describe_model(
     request: Request, model: str, version: str | None = None, alias: str | None = None
 ) -> dict[str, Any]:

@@ -33,6 +33,9 @@ PREFIX = "/predict/"
 MOST_ROUTES = 1024
 """So many targets of requests, query string included, are remembered."""
 
+LONGEST_ROUTE_BYTES = 256
+"""Longer ones are looked at each time: callers choose them, and we would keep them."""
+
 _is_plain = re.compile(rb"[A-Za-z0-9_./?&=-]*").fullmatch
 
 log = logging.getLogger(__name__)
@@ -147,7 +150,7 @@ class Fastlane:
             terms = predictor.judge.terms(options.max_error, options.min_confidence)
             route = Route(predictor, options, terms, self._patience_s(options))
             is_settled = options.has_version or not self._catalogue.is_shared_out(predictor.name)
-            if is_settled and len(self._routes) < MOST_ROUTES:
+            if is_settled and len(url) <= LONGEST_ROUTE_BYTES and len(self._routes) < MOST_ROUTES:
                 self._routes[url] = route
         return route
 

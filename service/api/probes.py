@@ -3,8 +3,10 @@
 import asyncio
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from service.api.problems import MEDIA_TYPE, problem
+from service.api.schemas import documented_problems
 from service.prediction import Catalogue
 from service.telemetry.exposition import format_for
 from service.telemetry.metrics import Metrics
@@ -21,7 +23,7 @@ async def livez() -> dict[str, str]:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz")
+@router.get("/readyz", responses=documented_problems({503: "Not taking rows; see Retry-After."}))
 async def readyz(request: Request) -> Response:
     """Answer 200 only if there are models and each of them takes rows."""
     catalogue: Catalogue = request.app.state.catalogue
@@ -36,7 +38,7 @@ async def readyz(request: Request) -> Response:
 
 
 @router.head("/metrics", include_in_schema=False)
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Return every metric of every worker; in OpenMetrics, with exemplars, for those who ask."""
     form = format_for(request.headers.get("accept", ""))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -12,6 +13,15 @@ from service.api.calls import Resources, json_response
 from service.api.clouds import cloud_routes
 from service.api.open_inference import OpenInference
 from service.api.tensorflow_serving import TensorFlowServing
+
+
+class _Rest(PathConvertor):
+    """The rest of a path, be there line breaks in it: its protocol says what is wrong with it."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("rest", _Rest())
 
 
 def protocol_routes(
@@ -30,10 +40,10 @@ def protocol_routes(
     return [
         *cloud_routes(resources, native, environment),
         Route("/", _alive, methods=["GET"]),
-        Route("/v1/{rest:path}", version_1),
-        Route("/V1/{rest:path}", version_1),
+        Route("/v1/{rest:rest}", version_1),
+        Route("/V1/{rest:rest}", version_1),
         Route("/v2", version_2),
-        Route("/v2/{rest:path}", version_2),
+        Route("/v2/{rest:rest}", version_2),
     ]
 
 
@@ -48,6 +58,9 @@ class _Path(NamedTuple):
     summary: str
     fields: dict[str, str] | None = None
     """Of the body: name -> JSON type, nothing if it may be of any."""
+
+    answer: str = "object"
+    """JSON type of the answer."""
 
 
 _INSTANCES = {"signature_name": "string", "instances": "array", "inputs": ""}
@@ -73,9 +86,16 @@ _PATHS = {
         _Path("get", "/v2/models/{model}/ready", "Whether a model takes rows."),
         _Path("get", "/v2/models/{model}/stats", "What has been counted of a model."),
         _Path("post", "/v2/models/{model}/infer", "Outputs by name, in JSON or bytes.", _INFERENCE),
-        _Path("post", "/v2/repository/index", "Versions and their state.", {"ready": "boolean"}),
+        _Path(
+            *("post", "/v2/repository/index", "Versions and their state."),
+            *({"ready": "boolean"}, "array"),
+        ),
     ),
 }
+
+
+_PARTS = {"version": {"type": "string", "pattern": "^[0-9]+$"}}
+"""Part of a path -> its schema, if it is not any text."""
 
 
 def add_protocols(document: dict[str, Any]) -> dict[str, Any]:
@@ -89,13 +109,14 @@ def add_protocols(document: dict[str, Any]) -> dict[str, Any]:
 def _operation(path: _Path, tag: str) -> dict[str, Any]:
     names = [part.partition("}")[0] for part in path.path.split("{")[1:]]
     text = {"type": "string"}
-    answer = {"application/json": {"schema": {"type": "object"}}}
+    answer = {"application/json": {"schema": {"type": path.answer}}}
     error = {"schema": {"type": "object", "required": ["error"], "properties": {"error": text}}}
     operation: dict[str, Any] = {
         "tags": [tag],
         "summary": path.summary,
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": text} for name in names
+            {"name": name, "in": "path", "required": True, "schema": _PARTS.get(name, text)}
+            for name in names
         ],
         "responses": {
             "200": {"description": path.summary, "content": answer},

@@ -1,7 +1,7 @@
 """The shapes of answers: built here for the hot path, declared here for OpenAPI."""
 
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, Field
@@ -62,6 +62,12 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+def documented_problems(texts: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of these statuses: problems, whose schema the native route adds."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": text, "content": content} for status, text in texts.items()}
 
 
 def encode(

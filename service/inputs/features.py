@@ -74,7 +74,9 @@ class FeatureDecoder:
     def decode_array(self, values: NDArray[np.generic]) -> Decoded:
         """Return the rows of an array; see `Decoder.decode_array`."""
         refuse_too_many(len(values), self._limits, "rows")
-        return self._checked(values.astype(np.float64))
+        with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
+            numbers = values.astype(np.float64)
+        return self._checked(numbers)
 
     def decode_contents(self, contents: list[bytes], place: str, _: Payload) -> Decoded:
         """Refuse files; see `Decoder.decode_contents`."""
@@ -113,7 +115,7 @@ class FeatureDecoder:
         missing = np.isnan(values)
         if missing.any() and (missing & ~self._nullable).any():
             return False
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             is_huge = np.isinf(values.astype(self._dtype)).any()
         return not is_huge and bool(
             ((values >= self._minima) & (values <= self._maxima) | missing).all()
@@ -201,7 +203,8 @@ def _number_of_cell(cell: str, field: FeatureField, place: str) -> float:
     if not cell and field.nullable:
         return math.nan
     try:
-        return check_number(float(cell), place)
+        # With `_` between digits it is a number to Python, and to nobody else.
+        return check_number(float(cell.replace("_", "?")), place)
     except ValueError:
         raise InputInvalid(place, "a number", shown(cell)) from None
 

@@ -37,6 +37,7 @@ BYTES = "BYTES"
 DATATYPE_OF = {dtype: name for name, dtype in DATATYPES.items()}
 MOST_AXES = 8
 LONGEST_HEAD_BYTES = 1 << 62
+LONGEST_AXIS = 1 << 64  # a product of these still has a text; Python refuses that of huge numbers
 
 _LENGTH = struct.Struct("<I")
 _JSON_TYPES: dict[str, set[type]] = {"b": {bool}, "f": {int, float}}
@@ -159,7 +160,7 @@ def _read_shape(shape: object, place: str) -> tuple[int, ...]:
         raise InputInvalid(place, f"a list of 1 to {MOST_AXES} lengths", shown(shape))
     for position, length in enumerate(shape):
         # Without a 0 every length is proved by the elements that are there.
-        if type(length) is not int or length < 1:
+        if type(length) is not int or not 0 < length <= LONGEST_AXIS:
             raise InputInvalid(f"{place}[{position}]", "a whole number from 1 on", shown(length))
     return tuple(shape)
 
@@ -170,7 +171,7 @@ def _read_size(parameters: object, place: str) -> int | None:
     if not isinstance(parameters, dict):
         raise InputInvalid(place, "an object", shown(parameters))
     size = parameters.get("binary_data_size")
-    if size is not None and (type(size) is not int or size < 0):
+    if size is not None and (type(size) is not int or not 0 <= size <= LONGEST_AXIS):
         expected = "a whole number from 0 on"
         raise InputInvalid(f"{place}.binary_data_size", expected, shown(size))
     return size

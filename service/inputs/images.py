@@ -6,6 +6,7 @@ failure of the decoder becomes one client error: pictures are the most hostile i
 
 import io
 import struct
+import warnings
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from service.inputs.payload import (
     refuse_too_many,
     unsupported,
 )
+from service.inputs.png import PNG_SIGNATURE, check_all_lines
 from service.inputs.tensors import read_npy
 
 FORMATS = {
@@ -41,11 +43,12 @@ MAX_ASPECT = 100
 LIGHT_PIXELS = 65_536
 LARGEST_PIXEL = 255
 LONGEST_KEY = 32  # bytes; no string begins behind them: numbers only, no picture in base64
+# Nobody reads what Pillow has to say of a picture, and Python would remember each sentence.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 SPARE = 4  # a picture is shrunk to no less than so many times the model's size before it is fitted
 
 _PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")  # few bytes that unpack to many
 _TELLING_CHUNKS = (b"tRNS", b"eXIf", b"acTL")  # transparent, turned, or one of several
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageDecoder:
@@ -173,10 +176,11 @@ class ImageDecoder:
         return bool(self._are_pixels_each(values).all())
 
     def _are_pixels_each(self, values: NDArray[np.generic]) -> NDArray[np.bool_]:
-        numbers = values.astype(np.float64, copy=False)
-        valid: NDArray[np.bool_] = (numbers >= 0) & (numbers <= LARGEST_PIXEL)
-        if self._is_whole:
-            valid &= np.floor(numbers) == numbers
+        with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
+            numbers = values.astype(np.float64, copy=False)
+            valid: NDArray[np.bool_] = (numbers >= 0) & (numbers <= LARGEST_PIXEL)
+            if self._is_whole:
+                valid &= np.floor(numbers) == numbers
         return valid
 
     def _row_of_picture(self, content: bytes, place: str, budget: "_Budget") -> NDArray[np.generic]:
@@ -202,7 +206,7 @@ class _PlainPng:
         self._is_grey = declared.channels == 1
         colour = 0 if self._is_grey else 2
         header = struct.pack(">IIBBBBB", *self.size, 8, colour, 0, 0, 0)
-        self._start = _PNG_SIGNATURE + struct.pack(">I", len(header)) + b"IHDR" + header
+        self._start = PNG_SIGNATURE + struct.pack(">I", len(header)) + b"IHDR" + header
 
     def is_of(self, content: bytes) -> bool:
         """Tell whether a picture's header says that it is one, and nothing else changes it."""
@@ -236,6 +240,10 @@ class _Budget:
             cap = self._limits.max_request_pixels
             raise PayloadTooLarge(f"{place}: the pictures up to here", cap, "pixels")
 
+    def excess(self, place: str) -> PayloadTooLarge:
+        """Return the failure of a picture whose header the decoder itself finds too large."""
+        return PayloadTooLarge(f"{place}: the picture", self._limits.max_picture_pixels, "pixels")
+
 
 def _read_picture(content: bytes, declared: ImageInput, budget: _Budget, place: str) -> Image.Image:
     """Return a picture upright, in mode L or RGB as the model declares.
@@ -247,6 +255,8 @@ def _read_picture(content: bytes, declared: ImageInput, budget: _Budget, place: 
     try:
         with Image.open(io.BytesIO(content), formats=tuple(FORMATS.values())) as picture:
             budget.spend(picture.size, place)
+            if picture.format == "PNG":
+                check_all_lines(content)
             if picture.format == "JPEG":
                 mode = "L" if declared.channels == 1 else "RGB"
                 picture.draft(mode, (declared.width * 2, declared.height * 2))
@@ -256,6 +266,8 @@ def _read_picture(content: bytes, declared: ImageInput, budget: _Budget, place: 
             return _in_mode(_shrunk(upright, declared), declared.channels)
     except ClientError:
         raise
+    except Image.DecompressionBombError:
+        raise budget.excess(place) from None
     except Exception:  # noqa: BLE001  hostile bytes reach every branch of a decoder
         expected = f"a picture ({', '.join(FORMATS.values())})"
         got = f"{len(content)} bytes that do not decode"
@@ -333,7 +345,7 @@ def _median_of_border(picture: Image.Image) -> tuple[int, ...]:
 def _png_pixels(body: bytes) -> int:
     """Return width x height from a PNG's header; without one, more than any limit."""
     header_bytes = 24
-    if len(body) < header_bytes or not body.startswith(_PNG_SIGNATURE):
+    if len(body) < header_bytes or not body.startswith(PNG_SIGNATURE):
         return 1 << 62
     width, height = struct.unpack_from(">II", body, 16)
     return int(width) * int(height)

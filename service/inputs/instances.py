@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from service.bundle import Manifest
+from service.bundle.manifest import FeatureInput
 from service.errors import InputInvalid
 from service.inputs.compression import inflated
 from service.inputs.numbers import read_base64, read_object, shown
@@ -31,6 +32,8 @@ class InstancesReader:
     ) -> None:
         self._input = manifest.graph.input.name
         self._kind = manifest.input.kind
+        declared = manifest.input
+        self._most_features = len(declared.fields) if isinstance(declared, FeatureInput) else 1
         self._decoder = decoder
         self._coding = coding
         self._max_bytes = max_bytes
@@ -112,6 +115,9 @@ class ExamplesReader(InstancesReader):
         context = content.get("context", {})
         if not isinstance(context, dict):
             raise InputInvalid("context", "an object", shown(context))
+        if len(context) > self._most_features:  # it is copied into each example
+            most = f"at most {self._most_features} features, as the model has"
+            raise InputInvalid("context", most, shown(context))
         rows = [
             self._row(example, context, f"examples[{position}]")
             for position, example in enumerate(examples)

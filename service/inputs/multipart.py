@@ -1,5 +1,7 @@
 """Multipart bodies -> the contents of one repeated field."""
 
+import logging
+
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
@@ -8,6 +10,9 @@ from service.errors import InputInvalid, PayloadTooLarge
 from service.inputs.payload import Payload
 
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
+
+# It warns of every malformed form, byte for byte: whoever sends them would fill the log.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class _Parts:

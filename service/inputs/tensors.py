@@ -30,7 +30,7 @@ def read_npy(body: bytes, shape: tuple[int, ...]) -> NDArray[np.generic]:
     found, dtype = header.shape, header.dtype
     content = memoryview(body)[header.size :]
     declared_bytes = math.prod(found) * dtype.itemsize
-    if min(found, default=0) < 0 or declared_bytes != len(content):
+    if declared_bytes != len(content):
         raise InputInvalid("body", f"{declared_bytes} bytes of data", f"{len(content)}")
     rows = _as_rows(found, shape)
     flat = np.frombuffer(content, dtype)
@@ -65,7 +65,7 @@ def _read_header(content: bytes) -> _Header:
         shape, is_fortran, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
     except Exception:  # noqa: BLE001  the header is Python text, and hostile text fails anyhow
         raise InputInvalid("body", "an .npy file of version 1 or 2", "something else") from None
-    if any(type(length) is not int for length in shape):
+    if any(type(length) is not int or length < 0 for length in shape):
         raise InputInvalid("body", "a shape of whole numbers", f"shape {shape}")
     if dtype.kind not in _KINDS:
         raise InputInvalid("body", "an array of numbers", f"dtype {dtype}")

@@ -155,6 +155,12 @@ def test_admin_request_that_asks_for_more_is_refused(
     assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
+def test_admin_request_of_another_method_is_told_the_right_one(admin: httpx.Client) -> None:
+    response = admin.get("/reload")
+
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
 def test_web_page_may_not_reload(admin: httpx.Client) -> None:
     response = admin.post("/reload", headers={"Origin": "http://127.0.0.1"})
 

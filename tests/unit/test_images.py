@@ -1,6 +1,8 @@
 import base64
 import io
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -391,6 +393,29 @@ def png_with_text() -> Payload:
     chunks = PngInfo()
     chunks.add_text("comment", "a" * 100_000, zip=True)
     return png(Image.new("L", (SIDE, SIDE)), pnginfo=chunks)
+
+
+def test_picture_whose_lines_end_early_is_refused(decoder: ImageDecoder) -> None:
+    picture = encoded(Image.fromarray(ramp()), transparency=1)
+    at = picture.index(b"IDAT") + 4
+    (size,) = struct.unpack_from(">I", picture, at - 8)
+    half = zlib.compress(zlib.decompress(picture[at : at + size])[: (SIDE + 1) * SIDE // 2])
+    chunk = b"IDAT" + half
+    short = struct.pack(">I", len(half)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+    with pytest.raises(PictureUnreadable):
+        decoder.decode(Payload(picture[: at - 8] + short + picture[at + size + 4 :], "image/png"))
+
+
+def test_picture_that_the_decoder_itself_finds_too_large_is_too_large(
+    decoder: ImageDecoder,
+) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    picture = encoded(Image.fromarray(ramp()))
+    checksum = struct.pack(">I", zlib.crc32(b"IHDR" + header))
+
+    with pytest.raises(PayloadTooLarge, match="250,000 pixels"):
+        decoder.decode(Payload(picture[:16] + header + checksum + picture[33:], "image/png"))
 
 
 def test_pictures_of_one_request_share_a_budget_of_pixels() -> None:
