@@ -102,8 +102,9 @@ def compose(
         SettingsInvalid: if the admin address cannot be had.
     """
     reloader = Reloader(catalogue, settings, metrics)
-    admin = None if settings.admin_port is None else AdminAddress(catalogue, reloader, settings)
-    if admin is not None:
+    admin = None
+    if settings.admin_port is not None:
+        admin = AdminAddress(catalogue, reloader, settings, metrics)
         admin.listen()
 
     @contextlib.asynccontextmanager

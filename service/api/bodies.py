@@ -16,6 +16,9 @@ LINGER_S = 2.0
 """So long the rest of a refused body is read and dropped: closing earlier would make the kernel
 reset the connection, and the caller lose the answer that says why."""
 
+UNREAD = (BodyTooLarge, BodyTimedOut)
+"""Failures after which the connection is closed: what comes next would be the rest of a body."""
+
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 ALIASES = {"image/jpg": "image/jpeg", "image/x-ms-bmp": "image/bmp"}
 """What some callers write -> the registered media type."""
