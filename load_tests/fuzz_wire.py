@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.api.admin import create_admin
+from service.api.doorway import Doorway
+from service.api.guarded import GuardedProtocol
 from service.api.hotpath import HotProtocol
 from service.app import compose
 from service.prediction import Catalogue, Reloader, load_catalogue
@@ -68,7 +69,7 @@ class ConnectionClosed(Exception):
 class Connection(asyncio.Transport):
     """One connection: to the service a transport, to the caller somebody who answers."""
 
-    def __init__(self, protocol: Callable[[], HttpToolsProtocol]) -> None:
+    def __init__(self, protocol: Callable[[], GuardedProtocol]) -> None:
         super().__init__({"peername": ("127.0.0.1", 9), "sockname": ("127.0.0.1", 8000)})
         self.received = bytearray()
         self._outgoing: list[bytes] = []
@@ -110,6 +111,22 @@ class Connection(asyncio.Transport):
                 response, size = found
                 del self.received[:size]
                 self._waiter.set_result(response)
+
+    def get_write_buffer_size(self) -> int:
+        """Tell that everything is taken at once."""
+        return 0
+
+    def can_write_eof(self) -> bool:
+        """Tell that the service may end its side first; here that ends both."""
+        return True
+
+    def write_eof(self) -> None:
+        """End it: whoever is told that it is over hangs up."""
+        self.close()
+
+    def abort(self) -> None:
+        """End it."""
+        self.close()
 
     def close(self) -> None:
         """Close, as soon as what runs has returned."""
@@ -167,24 +184,28 @@ class Service:
         self.app = compose(catalogue, settings, metrics)
         self.reloader = Reloader(catalogue, settings, metrics)
         self._state = ServerState()
+        self._doorway = Doorway(settings, metrics)
         self._configs = {
             "hot": self._config(self.app, HotProtocol),
-            "general": self._config(self.app, HttpToolsProtocol),
+            "general": self._config(self.app, GuardedProtocol),
             "admin": self._config(
-                create_admin(catalogue, self.reloader, settings), HttpToolsProtocol
+                create_admin(catalogue, self.reloader, settings), GuardedProtocol
             ),
         }
-        self._protocols: dict[str, type[HttpToolsProtocol]] = {
+        self._protocols: dict[str, type[GuardedProtocol]] = {
             "hot": HotProtocol,
-            "general": HttpToolsProtocol,
-            "admin": HttpToolsProtocol,
+            "general": GuardedProtocol,
+            "admin": GuardedProtocol,
         }
 
     def connect(self, lane: Lane) -> Connection:
         """Return a new connection; on a running event loop."""
         config = self._configs[lane]
         kind = self._protocols[lane]
-        return Connection(lambda: kind(config=config, server_state=self._state, app_state={}))
+        doorway = self._doorway if lane == "admin" else None
+        return Connection(
+            lambda: kind(config=config, server_state=self._state, app_state={}, doorway=doorway)
+        )
 
     async def settle(self) -> int:
         """Wait for what still runs, and return how many connections the service believes in."""
@@ -194,7 +215,7 @@ class Service:
         return len(self._state.connections)
 
     @staticmethod
-    def _config(app: ASGIApp, protocol: type[HttpToolsProtocol]) -> uvicorn.Config:
+    def _config(app: ASGIApp, protocol: type[GuardedProtocol]) -> uvicorn.Config:
         config = uvicorn.Config(
             app,
             http=protocol,

@@ -101,8 +101,9 @@ def compose(
         SettingsInvalid: if the admin address cannot be had.
     """
     reloader = Reloader(catalogue, settings, metrics)
-    admin = None if settings.admin_port is None else AdminAddress(catalogue, reloader, settings)
-    if admin is not None:
+    admin = None
+    if settings.admin_port is not None:
+        admin = AdminAddress(catalogue, reloader, settings, metrics)
         admin.listen()
     heartbeat = Heartbeat(metrics.event_loop_lag, settings.max_stall_ms / 1000)
 

@@ -73,9 +73,17 @@ class PayloadTooLarge(ClientError):
     """A cap on bytes, pixels or rows was passed; the message says which and how high it is."""
 
     def __init__(self, what: str, cap: int, unit: str) -> None:
+        """Say what is too large.
+
+        Args:
+            what: of the request.
+            cap: the most there may be of it.
+            unit: what is counted, one of a few words; the metrics tell refusals apart by it.
+        """
         super().__init__(f"{what} is larger than the cap of {cap:,} {unit}")
         self.what = what
         self.cap = cap
+        self.unit = unit
 
 
 class BodyTooLarge(PayloadTooLarge):
@@ -176,6 +184,13 @@ class CatalogueInvalid(BundleError):
 
 class RuntimeUnavailable(BundleError):
     """The runtime that the catalogue names is not installed; the message has the install line."""
+
+
+def reason_of(error: ClientError) -> str:
+    """Return what a refusal is counted as: its code, and of caps that of which too much came."""
+    if isinstance(error, PayloadTooLarge):
+        return f"too_many_{error.unit.replace(' ', '_')}"
+    return code_of(error)
 
 
 def code_of(error: DunnoError) -> str:

@@ -87,8 +87,29 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=8 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE)
     """Largest request body."""
 
+    max_inflation_ratio: int = Field(default=200, ge=1, le=1100)
+    """Most bytes that a byte of a compressed body may stand for, once they are more than 64 KiB."""
+
     body_timeout_ms: float = Field(default=10_000, ge=100, le=600_000)
     """Longest time for a request body to arrive."""
+
+    max_connections: int = Field(default=4096, ge=1, le=1_000_000)
+    """Most connections of one process; more are refused with 503, except for probes."""
+
+    max_header_bytes: int = Field(default=32_768, ge=1024, le=MEBIBYTE)
+    """Largest request line and headers together."""
+
+    max_headers: int = Field(default=100, ge=8, le=10_000)
+    """Most headers of one request."""
+
+    header_timeout_ms: float = Field(default=10_000, ge=50, le=600_000)
+    """Longest time for request line and headers to arrive."""
+
+    keep_alive_ms: float = Field(default=5000, ge=50, le=3_600_000)
+    """Time after which a connection without a new request is closed."""
+
+    write_timeout_ms: float = Field(default=10_000, ge=50, le=600_000)
+    """Longest time in which a caller reads nothing of its answer."""
 
     max_request_rows: int = Field(default=4096, ge=1, le=1_000_000)
     """Most rows of one request."""

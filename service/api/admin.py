@@ -10,6 +10,7 @@ import hmac
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -20,13 +21,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException as RoutingException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.doorway import Doorway
+from service.api.guarded import GuardedProtocol
 from service.api.middleware import Headers, RequestIds, header
 from service.api.problems import MEDIA_TYPE, problem, status_of
-from service.errors import BodyTooLarge, DunnoError, InputInvalid, code_of
+from service.errors import BodyTimedOut, BodyTooLarge, DunnoError, InputInvalid, code_of
 from service.prediction import Catalogue, Reloader
 from service.settings import Settings, SettingsInvalid
+from service.telemetry.metrics import Metrics
 
 MOST_BODY_BYTES = 64 * 1024
+BODY_TIMEOUT_S = 10.0
 Body = TypeVar("Body", bound=BaseModel)
 
 _EXPECTED = {"extra_forbidden": "nothing", "json_invalid": "JSON in UTF-8"}
@@ -127,11 +132,11 @@ def _indexed(name: str, version: str, state: str, reason: str = "") -> dict[str,
 
 async def _read(request: Request, kind: type[Body]) -> Body:
     """Return the body of a request, whatever its media type; nothing is the same as {}."""
-    content = b""
-    async for piece in request.stream():
-        content += piece
-        if len(content) > MOST_BODY_BYTES:
-            raise BodyTooLarge("the body", MOST_BODY_BYTES, "bytes")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            content = await _read_all(request)
+    except TimeoutError:
+        raise BodyTimedOut(f"the body was not complete after {BODY_TIMEOUT_S:g} s") from None
     try:
         return kind.model_validate_json(content or b"{}")
     except ValidationError as error:
@@ -139,6 +144,15 @@ async def _read(request: Request, kind: type[Body]) -> Body:
         place = ".".join(str(part) for part in first["loc"]) or "body"
         expected = _EXPECTED.get(first["type"], first["msg"])
         raise InputInvalid(place, expected, type(first["input"]).__name__) from None
+
+
+async def _read_all(request: Request) -> bytes:
+    content = b""
+    async for piece in request.stream():
+        content += piece
+        if len(content) > MOST_BODY_BYTES:
+            raise BodyTooLarge("the body", MOST_BODY_BYTES, "bytes")
+    return content
 
 
 def _failure(request: Request, status: int, code: str, detail: str, **more: object) -> Response:
@@ -207,12 +221,15 @@ class Guard:
 class AdminAddress:
     """A small server beside the large one, on the same event loop."""
 
-    def __init__(self, catalogue: Catalogue, reloader: Reloader, settings: Settings) -> None:
+    def __init__(
+        self, catalogue: Catalogue, reloader: Reloader, settings: Settings, metrics: Metrics
+    ) -> None:
         app = create_admin(catalogue, reloader, settings)
         self._settings = settings
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=partial(GuardedProtocol, doorway=Doorway(settings, metrics)),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,
                 server_header=False,

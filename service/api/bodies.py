@@ -19,6 +19,9 @@ reset the connection, and the caller lose the answer that says why."""
 MOST_CONTENT_TYPE_BYTES = 1024
 """A longer Content-Type is refused: reading its quotes takes time with the square of its length."""
 
+UNREAD = (BodyTooLarge, BodyTimedOut)
+"""Failures after which the connection is closed: what comes next would be the rest of a body."""
+
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 ALIASES = {"image/jpg": "image/jpeg", "image/x-ms-bmp": "image/bmp"}
 """What some callers write -> the registered media type."""

@@ -14,7 +14,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.bodies import CallerGone, linger, read_payload
+from service.api.bodies import UNREAD, CallerGone, linger, read_payload
 from service.api.departures import Departure
 from service.api.fastlane import (
     identity,
@@ -26,7 +26,7 @@ from service.api.fastlane import (
 from service.api.middleware import header
 from service.api.problems import OUTCOME, headers_of, status_of
 from service.decision import Row, Terms
-from service.errors import BodyTooLarge, ClientError, Draining, DunnoError, code_of
+from service.errors import ClientError, Draining, DunnoError, QueueFull, reason_of
 from service.inputs import Decoded, Payload
 from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Reader
 from service.settings import Settings
@@ -81,6 +81,7 @@ class Call:
         """What is said of a model that there is not; nothing: what the catalogue says."""
 
         self.max_body_bytes = resources.settings.max_body_bytes
+        self.max_inflation_ratio = resources.settings.max_inflation_ratio
         self._receive = receive
         self._settings = resources.settings
         self._decoders = resources.decoders
@@ -150,6 +151,10 @@ class Call:
             if reader.is_light(payload):
                 return reader.decode(payload)
             return await self._decoders.decode(reader, payload, deadline_s)
+        except QueueFull:
+            if self._predictor is not None:
+                self._predictor.metrics.rejections["decoding_full"].inc()
+            raise
         finally:
             self.departure.forget()
             self._decode_s = time.perf_counter() - started_s
@@ -193,7 +198,7 @@ class Call:
     def count_refusal(self, error: DunnoError) -> None:
         """Count the request as refused."""
         if isinstance(error, ClientError):
-            self._metrics.count_input_rejection(code_of(error))
+            self._metrics.count_input_rejection(reason_of(error))
         status = status_of(error)
         self.count(OUTCOME.get(status, "invalid"), status)
 
@@ -286,7 +291,7 @@ class Reception:
             text = call.not_found_text or text
         headers = {name.decode(): value.decode() for name, value in headers_of(error)}
         status = self._statuses.get(status, status)
-        if isinstance(error, BodyTooLarge):
+        if isinstance(error, UNREAD):
             return _Unread(_error(text), status, {**headers, "connection": "close"}, _JSON)
         return Response(_error(text), status, headers, _JSON)
 

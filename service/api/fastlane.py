@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.bodies import CallerGone, linger, read_payload
+from service.api.bodies import UNREAD, CallerGone, linger, read_payload
 from service.api.departures import Departure
+from service.api.doorway import Doorway
 from service.api.middleware import SAFE_HEADERS, request_id_of
 from service.api.options import Options, read_options
 from service.api.problems import MEDIA_TYPE, OUTCOME, problem, refusal, status_of
 from service.api.schemas import encode
 from service.decision import Answered, Terms
-from service.errors import BodyTooLarge, ClientError, Draining, DunnoError, code_of
+from service.errors import ClientError, Draining, DunnoError, reason_of
 from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Stages
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
@@ -64,6 +65,8 @@ class Fastlane:
     ) -> None:
         self._app = app
         self.traces = traces
+        self.doorway = Doorway(settings, metrics)
+        """Limits of connections, for `service.api.guarded`."""
         self._catalogue = catalogue
         self._settings = settings
         self._nobody = RequestMetrics(metrics, UNKNOWN_MODEL, "")
@@ -209,7 +212,7 @@ class _Exchange:
 
     async def refuse(self, error: DunnoError) -> None:
         status, headers, body = refusal(error, self.request_id)
-        is_unread = isinstance(error, BodyTooLarge)
+        is_unread = isinstance(error, UNREAD)
         if is_unread:
             headers.append((b"connection", b"close"))
         self._count_refusal(error)
@@ -220,7 +223,7 @@ class _Exchange:
 
     def _count_refusal(self, error: DunnoError) -> None:
         if isinstance(error, ClientError):
-            self.metrics.count_input_rejection(code_of(error))
+            self.metrics.count_input_rejection(reason_of(error))
         status = status_of(error)
         self.count(OUTCOME.get(status, "invalid"), status)
 

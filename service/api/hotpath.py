@@ -11,15 +11,13 @@ Sketched as the fastest design in our comparison (`load_tests/README.md`): Pytho
 on carrying a small request through ASGI than on answering it.
 """
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from httptools import HttpRequestParser
 from numpy.typing import NDArray
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.api.bodies import payload_of
 from service.api.fastlane import (
@@ -31,6 +29,7 @@ from service.api.fastlane import (
     tell_answered,
     tell_failed,
 )
+from service.api.guarded import GuardedProtocol, Refused
 from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
@@ -50,12 +49,8 @@ _PATH = PREFIX.encode()
 _SAFE = header_lines(SAFE_HEADERS)
 
 
-class HotProtocol(HttpToolsProtocol):
-    """One connection to the service; everything else is uvicorn's."""
-
-    parser: HttpRequestParser
-    cycle: Any
-    """uvicorn's `RequestResponseCycle`, an `_Exchange`, or None before the first request."""
+class HotProtocol(GuardedProtocol):
+    """One connection to the service, where common requests are answered at once."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,26 +58,19 @@ class HotProtocol(HttpToolsProtocol):
         self._lane = lane if isinstance(lane, Fastlane) and lane.may_be_hot else None
         # Pieces of the body of a request that may be answered here; None: it is not for us.
         self._held: list[bytes] | None = None
-        # Since when the connection waits for its next request; None while one comes or is answered.
-        self._idle_since_s: float | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; a request of which more has to come is not for us."""
-        self._idle_since_s = None
         super().data_received(data)
         if self._held is not None and not self.transport.is_closing():
-            self._let_go()
-
-    def on_message_begin(self) -> None:
-        """Put off what only the way of all requests needs."""
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-        self._held = None
+            try:
+                self._let_go()
+            except Refused as refused:
+                self._refuse(refused)
 
     def on_headers_complete(self) -> None:
         """Hold the request back if it may be answered here."""
+        self.close_head()
         if (
             self._lane is not None
             and self.url.startswith(_PATH)
@@ -95,13 +83,14 @@ class HotProtocol(HttpToolsProtocol):
         ):
             self._held = []
         else:
-            self._begin()
+            self.begin()
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of the body."""
         if self._held is None:
             super().on_body(body)
         else:
+            self._unseen_bytes = 0
             self._held.append(body)
 
     def on_message_complete(self) -> None:
@@ -127,49 +116,18 @@ class HotProtocol(HttpToolsProtocol):
         """Take the rows of a caller who hung up out of the queue."""
         if isinstance(self.cycle, _Exchange):
             self.cycle.leave()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
         super().connection_lost(exc)
 
-    def on_answered(self) -> None:
-        """Do what `on_response_complete` does, without a new timer for each request.
-
-        One timer is enough: when it goes off, it is seen how long the connection has been idle.
-        """
-        if self.pipeline or self.flow.read_paused or self.transport.is_closing():
-            self.on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        self._idle_since_s = self.loop.time()
-        if self._idle_timer is None:
-            self._watch_idleness(self.timeout_keep_alive)
-
-    def _watch_idleness(self, seconds: float) -> None:
-        self._idle_timer = self.loop.call_later(seconds, self._close_if_idle)
-
-    def _close_if_idle(self) -> None:
-        self._idle_timer = None
-        if self._idle_since_s is None:
-            return  # the next answer begins anew
-        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self._watch_idleness(left_s)
-        else:
-            self.timeout_keep_alive_handler()
+    def _refuse(self, refused: Refused) -> None:
+        self._held = None
+        super()._refuse(refused)
 
     def _let_go(self) -> None:
         """Begin as uvicorn would have, with what was held back."""
         held, self._held = self._held or [], None
-        self._begin()
+        self.begin()
         for piece in held:
             super().on_body(piece)
-
-    def _begin(self) -> None:
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
-        super().on_headers_complete()
 
 
 class _Nobody:
@@ -339,7 +297,7 @@ class _Exchange:
         self._finish()
         if not self.keep_alive:
             protocol.transport.close()
-        protocol.on_answered()
+        protocol.on_response_complete()
 
     def _finish(self) -> None:
         self.response_complete = True

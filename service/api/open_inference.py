@@ -222,6 +222,7 @@ async def infer(call: Call, model: str, version: str | None) -> Response:
         head_length=length if has_header(call.scope, _HEAD_LENGTH) else None,
         coding=call.coding,
         max_bytes=call.max_body_bytes,
+        max_ratio=call.max_inflation_ratio,
     )
     arrived_s, deadline_s = time.monotonic(), call.deadline_s()
     asked = await call.read(reader, payload, deadline_s)

@@ -209,6 +209,7 @@ async def ask(call: Call, predictor: Predictor, kind: type[InstancesReader]) -> 
         predictor.decoder,
         coding=call.coding,
         max_bytes=call.max_body_bytes,
+        max_ratio=call.max_inflation_ratio,
     )
     payload = await call.read_body()
     deadline_s = call.deadline_s(options.deadline_s)

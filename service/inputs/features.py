@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureField, FeatureInput
-from service.errors import InputInvalid
+from service.errors import InputInvalid, PayloadTooLarge
 from service.inputs.numbers import check_number, quick_rows, read_instances, shown
 from service.inputs.payload import (
     LIGHT_BYTES,
@@ -22,6 +22,12 @@ from service.inputs.payload import (
     unsupported,
 )
 from service.inputs.tensors import read_npy
+
+MOST_COLUMNS = 4096
+"""Columns of a table, those that the model does not use included."""
+
+
+_TOO_LONG = "field larger than field limit"
 
 
 class FeatureDecoder:
@@ -93,6 +99,8 @@ class FeatureDecoder:
         _, header = next(lines, (0, None))
         if header is None:
             raise InputInvalid("body", "a header and rows of CSV", "nothing")
+        if len(header) > MOST_COLUMNS:
+            raise PayloadTooLarge("the header", MOST_COLUMNS, "columns")
         names = [name.strip() for name in header]
         self._check_header(names)
         # One row beyond the cap is enough to know, and the table is never built.
@@ -222,6 +230,11 @@ def _read_table(body: bytes) -> Iterator[tuple[int, list[str]]]:
         try:
             line = next(reader, None)
         except csv.Error as error:
+            if str(error).startswith(_TOO_LONG):
+                cap = csv.field_size_limit()
+                raise PayloadTooLarge(
+                    f"line {reader.line_num}: a cell", cap, "characters"
+                ) from None
             raise InputInvalid(f"line {reader.line_num}", "CSV", str(error)) from None
         if line is None:
             return

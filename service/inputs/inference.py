@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.bundle import Manifest
 from service.errors import InputInvalid
-from service.inputs.compression import inflated
+from service.inputs.compression import MOST_RATIO, inflated
 from service.inputs.framing import (
     BYTES,
     DATATYPE_OF,
@@ -84,9 +84,10 @@ class InferenceReader:
         head_length: bytes of the head, as the caller wrote it; None: the whole body is the head.
         coding: of the body; nothing if it is not compressed.
         max_bytes: of the body when it is not compressed any more.
+        max_ratio: of that to the body as it came.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one for each limit
         self,
         manifest: Manifest,
         decoder: Decoder,
@@ -94,6 +95,7 @@ class InferenceReader:
         head_length: str | None,
         coding: str,
         max_bytes: int,
+        max_ratio: int = MOST_RATIO,
     ) -> None:
         self._spec = input_spec(manifest)
         self._kind = manifest.input.kind
@@ -101,6 +103,7 @@ class InferenceReader:
         self._head_length = head_length
         self._coding = coding
         self._max_bytes = max_bytes
+        self._max_ratio = max_ratio
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether reading is quick enough for the event loop."""
@@ -124,7 +127,7 @@ class InferenceReader:
         Raises:
             ClientError: naming the first field that is not as it must be.
         """
-        body = inflated(payload.body, self._coding, self._max_bytes)
+        body = inflated(payload.body, self._coding, self._max_bytes, self._max_ratio)
         head, behind = split(body, self._head_length)
         if not head and self._head_length is not None:
             return Inference(self._raw_row(behind, payload), is_binary=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from service.bundle import Manifest
 from service.bundle.manifest import FeatureInput
 from service.errors import InputInvalid
-from service.inputs.compression import inflated
+from service.inputs.compression import MOST_RATIO, inflated
 from service.inputs.numbers import read_base64, read_object, shown
 from service.inputs.payload import Decoded, Decoder, Payload
 
@@ -28,7 +28,13 @@ class InstancesReader:
     """Reads the body of one `:predict` or `:classify` for one model."""
 
     def __init__(
-        self, manifest: Manifest, decoder: Decoder, *, coding: str, max_bytes: int
+        self,
+        manifest: Manifest,
+        decoder: Decoder,
+        *,
+        coding: str,
+        max_bytes: int,
+        max_ratio: int = MOST_RATIO,
     ) -> None:
         self._input = manifest.graph.input.name
         self._kind = manifest.input.kind
@@ -37,10 +43,14 @@ class InstancesReader:
         self._decoder = decoder
         self._coding = coding
         self._max_bytes = max_bytes
+        self._max_ratio = max_ratio
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether reading is quick enough for the event loop."""
         return self._coding in ("", "identity") and self._decoder.is_light(payload)
+
+    def _content(self, payload: Payload) -> bytes:
+        return inflated(payload.body, self._coding, self._max_bytes, self._max_ratio)
 
     def decode(self, payload: Payload) -> Instances:
         """Return the rows of `:predict`, and in which form they came.
@@ -48,7 +58,7 @@ class InstancesReader:
         Raises:
             ClientError: naming the first place that is not as it must be.
         """
-        body = inflated(payload.body, self._coding, self._max_bytes)
+        body = self._content(payload)
         decoded = self._decoder.decode_numbers(body)
         if decoded is not None:
             return Instances(decoded, is_column=False, parameters={})
@@ -107,7 +117,7 @@ class ExamplesReader(InstancesReader):
         Raises:
             ClientError: naming the first place that is not as it must be.
         """
-        content = read_object(inflated(payload.body, self._coding, self._max_bytes))
+        content = read_object(self._content(payload))
         check_signature(content)
         examples = content.get("examples")
         if not isinstance(examples, list) or not examples:

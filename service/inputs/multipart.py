@@ -10,6 +10,8 @@ from service.errors import InputInvalid, PayloadTooLarge
 from service.inputs.payload import Payload
 
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
+MAX_PART_HEADERS = 8
+MAX_PART_HEADER_BYTES = 4096
 
 # It warns of every malformed form, byte for byte: whoever sends them would fill the log.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -22,6 +24,7 @@ class _Parts:
         self.contents: list[bytes] = []
         self._field = field
         self._max_parts = max_parts
+        self._headers = 0
         self._header_name = b""
         self._header_value = b""
         self._chunks: list[bytes] = []
@@ -29,17 +32,24 @@ class _Parts:
         self.is_complete = False
 
     def on_part_begin(self) -> None:
-        self._chunks, self._name = [], ""
+        self._chunks, self._name, self._headers = [], "", 0
         if len(self.contents) >= self._max_parts:
             raise PayloadTooLarge("the form", self._max_parts, "parts")
 
     def on_header_begin(self) -> None:
         self._header_name = self._header_value = b""
+        self._headers += 1
+        if self._headers > MAX_PART_HEADERS:
+            raise PayloadTooLarge("the head of a part", MAX_PART_HEADERS, "headers")
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        if end - start > MAX_PART_HEADER_BYTES:
+            raise PayloadTooLarge("a header of a part", MAX_PART_HEADER_BYTES, "header bytes")
         self._header_name += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        if end - start > MAX_PART_HEADER_BYTES:
+            raise PayloadTooLarge("a header of a part", MAX_PART_HEADER_BYTES, "header bytes")
         self._header_value += data[start:end]
 
     def on_header_end(self) -> None:
@@ -83,6 +93,9 @@ def read_parts(payload: Payload, field: str, max_parts: int) -> list[bytes]:
             "on_part_end": parts.on_part_end,
             "on_end": parts.on_end,
         },
+        # Ours are met first, and say which it was.
+        max_header_count=MAX_PART_HEADERS + 1,
+        max_header_size=len(payload.body),
     )
     try:
         parser.write(payload.body)

@@ -9,6 +9,7 @@ import binascii
 import json
 import math
 import re
+import sys
 import threading
 from functools import lru_cache
 from typing import Any
@@ -18,12 +19,17 @@ import orjson
 import simdjson
 from numpy.typing import NDArray
 
-from service.errors import InputInvalid
+from service.errors import InputInvalid, PayloadTooLarge
 
+_TOO_DEEP = "depth limit exceeded"
+_TOO_LONG = "Exceeds the limit"
 _NUMBERS_AND_BLANKS = b"0123456789.eE+- \t\r\n"
 _HEAD = b'{"instances":['.translate(None, _NUMBERS_AND_BLANKS)  # it has an e
 _TAIL = b"]}"
 _CLIP = 40
+
+MOST_LEVELS = 1024
+"""Lists and objects in each other: what our parsers go down to."""
 
 
 class _Parsers(threading.local):
@@ -128,10 +134,13 @@ def read_json(body: bytes) -> Any:
 
     Raises:
         InputInvalid: if it is none.
+        PayloadTooLarge: if it is nested too deep, or a number in it is too long.
     """
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as strict_error:
+        if strict_error.msg.startswith(_TOO_DEEP):
+            raise _too_deep() from None
         # The standard library takes NaN and Infinity, so that their place can be named. It would
         # also guess UTF-16 and take half a surrogate pair.
         try:
@@ -139,9 +148,19 @@ def read_json(body: bytes) -> Any:
             if _has_surrogate(text):
                 raise InputInvalid("body", "whole characters", "half of a surrogate pair")
             return json.loads(text)
-        except (ValueError, RecursionError):
+        except RecursionError:
+            raise _too_deep() from None
+        except ValueError as error:
+            if str(error).startswith(_TOO_LONG):
+                raise PayloadTooLarge(
+                    "the length of a number", sys.get_int_max_str_digits(), "digits"
+                ) from None
             message = str(strict_error).removesuffix(": line 1 column 1 (char 0)")
             raise InputInvalid("body", "JSON in UTF-8", f"what is none ({message})") from None
+
+
+def _too_deep() -> PayloadTooLarge:
+    return PayloadTooLarge("the nesting of the JSON", MOST_LEVELS, "levels")
 
 
 def read_numbers(value: object, shape: tuple[int, ...], place: str) -> NDArray[np.float64]:

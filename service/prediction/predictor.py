@@ -17,7 +17,7 @@ from service.batching import Batcher, BatchLimits, Delivery, Job, Lane, Receiver
 from service.bundle import Bundle, Manifest
 from service.bundle.manifest import Reference
 from service.decision import Floor, Judge, Row, Terms, Verdict
-from service.errors import BundleCorrupt, DunnoError, RunFailed, code_of
+from service.errors import BundleCorrupt, DunnoError, QueueFull, RunFailed, reason_of
 from service.inputs import Decoded, Decoder, Payload
 from service.prediction.decoding import DecoderPool
 from service.runtimes import Outputs, Runtime
@@ -365,10 +365,14 @@ class Predictor:
         if self.decoder.is_light(payload):
             decoded = self.decoder.decode(payload)
         else:
-            decoded = await decoders.decode(self.decoder, payload, deadline_s)
+            try:
+                decoded = await decoders.decode(self.decoder, payload, deadline_s)
+            except QueueFull:
+                self.metrics.rejections["decoding_full"].inc()
+                raise
         if len(decoded.rows):  # without any, the request fails and is counted as such
             for error in decoded.errors.values():
-                self.metrics.count_input_rejection(code_of(error))
+                self.metrics.count_input_rejection(reason_of(error))
         return decoded
 
 

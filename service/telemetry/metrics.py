@@ -42,8 +42,31 @@ REASONS = ("out_of_distribution", "ambiguous", "low_confidence")
 CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
 WASTE_CAUSES = ("cancelled", "expired")
 LANES: tuple[Literal["interactive", "bulk"], ...] = ("interactive", "bulk")
-REJECTION_CAUSES = ("queue_full", "deadline_unreachable", "not_ready", "draining")
+REJECTION_CAUSES = (
+    "queue_full",
+    "decoding_full",
+    "deadline_unreachable",
+    "not_ready",
+    "draining",
+)
 LOSSES = ("hung", "broken")
+INPUT_REASONS = (
+    *("input_invalid", "picture_unreadable", "media_type_unsupported", "body_timed_out"),
+    *("too_many_bytes", "too_many_times_its_size", "too_many_rows", "too_many_pixels"),
+    *("too_many_levels", "too_many_digits", "too_many_columns", "too_many_characters"),
+    *("too_many_parts", "too_many_headers", "too_many_header_bytes"),
+)
+"""Those that are there from the start; codes of rare failures join them."""
+
+CONNECTION_CAUSES = (
+    "connections",
+    "header_count",
+    "header_size",
+    "header_timeout",
+    "malformed",
+    "pipelined",
+    "write_timeout",
+)
 STATES = ("available", "shadow", "unloaded", "failed")
 RELOAD_OUTCOMES = ("switched", "unchanged", "unloaded", "failed")
 SHADOW_OUTCOMES = ("agreed", "disagreed", "dropped", "failed")
@@ -110,6 +133,7 @@ class Metrics:
         self._models: dict[tuple[str, str, tuple[str, ...]], ModelMetrics] = {}
         # The first collector of the registry: what is noted down is counted before anybody looks.
         self.registry.register(self)
+        self._define_connections()
         self._define_requests()
         self._define_verdicts()
         self._define_batches()
@@ -122,6 +146,19 @@ class Metrics:
         for model in list(self._models.values()):  # others may be loaded meanwhile
             model.count_notes()
         return ()
+
+    def _define_connections(self) -> None:
+        self.connections = Gauge(
+            "dunno_connections", "Connections that are open.", registry=self.registry
+        )
+        self.connection_rejections = Counter(
+            "dunno_connection_rejections",
+            "Connections ended for what their callers did, before or beside any request.",
+            ("cause",),
+            registry=self.registry,
+        )
+        for cause in CONNECTION_CAUSES:
+            self.connection_rejections.labels(cause)
 
     def _define_requests(self) -> None:
         registry = self.registry
@@ -418,6 +455,8 @@ class RequestMetrics:
             outcome: metrics.requests.labels(model, version, protocol, outcome)
             for outcome in OUTCOMES
         }
+        for reason in INPUT_REASONS:
+            metrics.input_rejections.labels(model, reason)
         self._durations = {
             is_ok: metrics.request_duration.labels(model, protocol, "ok" if is_ok else "failed")
             for is_ok in (True, False)

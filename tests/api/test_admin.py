@@ -17,7 +17,7 @@ from bundles import fruit_bundle
 from conftest import Server
 from tritonclient.utils import InferenceServerException
 
-from service.api.admin import create_admin
+from service.api.admin import MOST_BODY_BYTES, create_admin
 from service.api.hotpath import HotProtocol
 from service.prediction import Reloader, load_catalogue
 from service.settings import Settings
@@ -187,6 +187,13 @@ def test_admin_address_that_is_taken_is_one_sentence_and_exit_code_two(models: P
     message = f"dunno: DUNNO_ADMIN_HOST, DUNNO_ADMIN_PORT: 127.0.0.1:{port}: "
     assert stopped.stderr.decode().startswith(message)
     assert stopped.stderr.count(b"\n") == 1
+
+
+def test_admin_body_that_is_too_large_is_refused(admin: httpx.Client) -> None:
+    response = admin.post("/reload", content=b" " * (MOST_BODY_BYTES + 1))
+
+    assert response.status_code == 413
+    assert "65,536 bytes" in response.json()["error"]
 
 
 @pytest.fixture

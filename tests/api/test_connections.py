@@ -34,7 +34,8 @@ def test_connection_is_kept_for_the_next_request(connection: Connection) -> None
 def test_connection_is_closed_once_it_was_idle_for_long_enough(
     models: Path, http: type[HttpToolsProtocol]
 ) -> None:
-    with Server(Settings(models=models), http, timeout_keep_alive=1.5) as address:
+    settings = Settings(models=models, keep_alive_ms=1500)
+    with Server(settings, http, timeout_keep_alive=1.5) as address:
         connection = Connection(address)
         for _ in range(4):
             time.sleep(0.5)

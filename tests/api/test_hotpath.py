@@ -138,6 +138,9 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         pass
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 class Connected(Service):
     """The whole service with a quick model, and one connection to it."""

@@ -1,16 +1,19 @@
 """The documents say what is true: they are compared with the code and the manifests."""
 
 import ast
+import importlib
 import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.api.options import OPTIONS
 from service.prediction.catalogue import read_catalogue
 from service.settings import Settings
+from service.telemetry.metrics import CONNECTION_CAUSES, INPUT_REASONS, REJECTION_CAUSES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -90,6 +93,36 @@ def test_every_promise_is_backed_by_a_test_of_that_name(text: str) -> None:
         named = re.findall(r"`(test_\w+)`", promise)
         assert named, f"no test behind: {promise}"
         assert set(named) <= tests, f"no such test: {set(named) - tests}"
+
+
+def value_of(path: str) -> object:
+    """Return a constant by its dotted path, or what a function there returns."""
+    module = path.partition(".")[0]
+    found: Any = importlib.import_module(module)
+    for name in path.split(".")[1:]:
+        module = f"{module}.{name}"
+        found = getattr(found, name) if hasattr(found, name) else importlib.import_module(module)
+    return found() if callable(found) else found
+
+
+def test_every_limit_is_documented_as_the_code_says() -> None:
+    lines = section(BEHAVIOUR, "limits").splitlines()[2:]
+    reasons = {*INPUT_REASONS, *REJECTION_CAUSES, *CONNECTION_CAUSES}
+    tests = names_of_tests()
+
+    assert lines
+    for line in lines:
+        _, set_by, default, beyond, named = (cell.strip() for cell in line.strip("|").split(" | "))
+        name = "".join(re.findall(r"`(.+)`", set_by))
+        if name.startswith("DUNNO_"):
+            field = Settings.model_fields[name.removeprefix("DUNNO_").lower()]
+            assert default == str(field.default), line
+        else:
+            assert set_by.startswith("fixed"), line
+            assert not name or default == str(value_of(name)), line
+        assert set(re.findall(r"`(\w+)`", beyond)) <= reasons, line
+        assert set(re.findall(r"`(test_\w+)`", named)) <= tests, line
+        assert "`test_" in named, line
 
 
 def test_every_query_parameter_is_in_the_readme() -> None:

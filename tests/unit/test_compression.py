@@ -57,3 +57,17 @@ def test_damaged_body_is_refused(body: bytes, expected: str) -> None:
 def test_other_codings_are_refused_with_those_there_are() -> None:
     with pytest.raises(MediaTypeUnsupported, match="expected gzip or deflate, got 'br'"):
         inflated(b"abc", "br", CAP_BYTES)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_body_that_stands_for_too_many_times_its_size_is_given_up(coding: str) -> None:
+    bomb = deflated(bytes(1_000_000), coding)
+
+    with pytest.raises(PayloadTooLarge, match="cap of 50 times its size"):
+        inflated(bomb, coding, 2_000_000, 50)
+
+    assert inflated(bomb, coding, 2_000_000, 500) == bytes(1_000_000)
+
+
+def test_small_result_may_be_any_number_of_times_the_size_of_its_body() -> None:
+    assert inflated(deflated(bytes(65_536), "gzip"), "gzip", 100_000, 2) == bytes(65_536)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureField, FeatureInput
 from service.errors import ClientError, InputInvalid, MediaTypeUnsupported, PayloadTooLarge
-from service.inputs.features import FeatureDecoder
+from service.inputs.features import MOST_COLUMNS, FeatureDecoder
 from service.inputs.payload import InputLimits, Payload
 
 LIMITS = InputLimits(max_rows=5, max_picture_pixels=100, max_picture_side=100)
@@ -171,3 +171,21 @@ def test_only_small_bodies_are_light(decoder: FeatureDecoder) -> None:
 def test_files_are_no_rows_of_features(decoder: FeatureDecoder) -> None:
     with pytest.raises(InputInvalid, match="expected rows of 3 numbers, got 2 files"):
         decoder.decode_contents([b"", b""], "data", Payload(b"", ""))
+
+
+def test_table_of_too_many_columns_is_refused_by_their_cap(decoder: FeatureDecoder) -> None:
+    names = ["pH", "sugar", "age", *(f"x{n}" for n in range(MOST_COLUMNS - 3))]
+    row = ",".join(["3"] * MOST_COLUMNS)
+    assert decoder.decode(as_csv(f"{','.join(names)}\n{row}\n")).rows.tolist() == [[3, 3, 3]]
+
+    with pytest.raises(PayloadTooLarge, match="cap of 4,096 columns"):
+        decoder.decode(as_csv(f"{','.join([*names, 'more'])}\n{row},3\n"))
+
+
+@pytest.mark.parametrize("line", [1, 2])
+def test_cell_that_is_too_long_is_refused_by_its_cap(decoder: FeatureDecoder, line: int) -> None:
+    cell = "3" * 200_000
+    table = f"pH,sugar,age\n3,7,{cell}\n" if line == 2 else f"pH,sugar,age,{cell}\n3,7,1,2\n"
+
+    with pytest.raises(PayloadTooLarge, match=f"line {line}: a cell .* cap of 131,072 characters"):
+        decoder.decode(as_csv(table))

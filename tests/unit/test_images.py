@@ -477,3 +477,13 @@ def test_only_what_decodes_quickly_is_light(
     decoder: ImageDecoder, make: Callable[[], Payload], *, is_light: bool
 ) -> None:
     assert decoder.is_light(make()) is is_light
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_of_several_frames_only_the_first_is_read(decoder: ImageDecoder, file_format: str) -> None:
+    frames = [Image.new("L", (SIDE, SIDE), value) for value in (200, 10, 20)]
+    content = encoded(
+        frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True
+    )
+
+    assert only_value(decoder, Payload(content, f"image/{file_format.lower()}")) == 200

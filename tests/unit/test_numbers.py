@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from service.errors import InputInvalid
-from service.inputs.numbers import quick_rows, read_instances, read_numbers, shown
+from service.errors import InputInvalid, PayloadTooLarge
+from service.inputs.numbers import (
+    MOST_LEVELS,
+    quick_rows,
+    read_instances,
+    read_json,
+    read_numbers,
+    shown,
+)
 
 SHAPE = (2, 3)
 MAX_ROWS = 4
@@ -88,7 +95,6 @@ def test_careful_path_reads_nan_so_that_its_place_can_be_named() -> None:
     [
         pytest.param(b"", "body: expected JSON", id="nothing"),
         pytest.param(b"{", "body: expected JSON", id="cut off"),
-        pytest.param(b"[" * 100_000, "body: expected JSON", id="too deep"),
         pytest.param(b"3", 'expected an object {"instances": [...]}, got 3', id="number"),
         pytest.param(b"{}", 'expected the key "instances"', id="no key"),
         pytest.param(b'{"instances": [1], "x": 2}', "also 'x'", id="another key"),
@@ -152,3 +158,16 @@ def test_many_small_rows_cost_no_memory_of_large_ones() -> None:
 )
 def test_text_that_is_not_utf_8_is_refused(content: bytes, expected: str) -> None:
     assert expected in refusal(content)
+
+
+@pytest.mark.parametrize("filling", [b"", b"NaN"])
+def test_json_that_is_nested_too_deep_is_refused_by_its_cap(filling: bytes) -> None:
+    for levels in (MOST_LEVELS + 1, 100_000):
+        with pytest.raises(PayloadTooLarge, match="cap of 1,024 levels"):
+            read_json(b"[" * levels + filling + b"]" * levels)
+
+
+@pytest.mark.parametrize("before", [b"[", b"[NaN, "])
+def test_number_of_too_many_digits_is_refused_by_its_cap(before: bytes) -> None:
+    with pytest.raises(PayloadTooLarge, match="cap of 4,300 digits"):
+        read_json(before + b"1" * 5000 + b"]")

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from service.batching import BatchLimits
 from service.bundle import Bundle, read_bundle, write_bundle
 from service.decision import Answered, Floor, Unknown
-from service.errors import BundleCorrupt, DunnoError, InputInvalid, RunFailed
+from service.errors import BundleCorrupt, DunnoError, InputInvalid, QueueFull, RunFailed
 from service.inputs import InputLimits, Payload, create_decoder
 from service.prediction import Answer, DecoderPool, Prediction, Predictor, load_catalogue
 from service.runtimes import Outputs, Runtime, RuntimeOptions, load_runtime
@@ -57,6 +58,19 @@ async def predict(predictor: Predictor, payload: Payload) -> Prediction:
         return await predictor.predict(payload, terms, deadline_s, decoders)
     finally:
         decoders.close()
+
+
+@pytest.mark.anyio
+async def test_heavy_body_that_finds_no_thread_is_refused_and_counted(tmp_path: Path) -> None:
+    predictor = predictor_of(fruit_bundle(tmp_path))
+    nowhere = DecoderPool(threads=1, max_requests=0)
+    heavy = as_json(*[[9, 0, 0]] * 10_000)
+
+    with pytest.raises(QueueFull, match="there is no room"):
+        await predictor.predict(heavy, predictor.judge.default_terms, math.inf, nowhere)
+    nowhere.close()
+
+    assert predictor.metrics.rejections["decoding_full"].value == 1
 
 
 def outcomes(rows: list[Answer | DunnoError]) -> list[object]:

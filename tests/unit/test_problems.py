@@ -1,8 +1,14 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from service import errors
 from service.api.problems import STATUS
-from service.errors import CapacityError, ClientError, DunnoError, code_of
+from service.errors import CapacityError, ClientError, DunnoError, code_of, reason_of
+from service.telemetry.metrics import INPUT_REASONS
+
+SERVICE = Path(__file__).parents[2] / "service"
 
 
 def descendants(base: type[DunnoError]) -> list[type[DunnoError]]:
@@ -34,3 +40,17 @@ def test_every_failure_is_drawn_in_the_tree(failure: type[DunnoError]) -> None:
 
 def test_name_on_the_wire_is_in_snake_case() -> None:
     assert code_of(errors.RiskNotCertifiable("max_error", "x", "y")) == "risk_not_certifiable"
+
+
+def test_refusals_by_a_cap_are_counted_by_what_there_was_too_much_of() -> None:
+    assert reason_of(errors.PayloadTooLarge("x", 1, "times its size")) == "too_many_times_its_size"
+    assert reason_of(errors.BodyTooLarge("x", 1, "bytes")) == "too_many_bytes"
+    assert reason_of(errors.PictureUnreadable("x", "y", "z")) == "picture_unreadable"
+
+
+def test_every_reason_of_a_cap_is_there_before_the_first_refusal() -> None:
+    source = "".join(path.read_text() for path in SERVICE.rglob("*.py"))
+    units = re.findall(r'TooLarge\((?:[^()]|\([^()]*\))*, "([a-z ]+)"\)', source)
+
+    assert len(units) > 10
+    assert {f"too_many_{unit.replace(' ', '_')}" for unit in units} <= set(INPUT_REASONS)

@@ -1,0 +1,436 @@
+"""What callers may do with connections, by raw bytes: every limit is met and told."""
+
+import re
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from conftest import Server
+from connections import BODY, Connection, request
+from many_callers import serving
+
+from service.api import admin
+from service.api.doorway import RESERVED
+from service.api.guarded import MOST_PIPELINED, GuardedProtocol
+from service.api.hotpath import HotProtocol
+from service.settings import Settings
+
+PATIENCE_S = 5.0
+SIZES: dict[str, Any] = {
+    "max_header_bytes": 2048,
+    "max_headers": 20,
+    "max_body_bytes": 100_000,
+}
+TIMES: dict[str, Any] = {
+    "header_timeout_ms": 300,
+    "keep_alive_ms": 300,
+    "write_timeout_ms": 300,
+    "body_timeout_ms": 300,
+}
+HEAD = b"POST /predict/fruit HTTP/1.1\r\nHost: dunno\r\n"
+READY = b"GET /readyz HTTP/1.1\r\nHost: dunno\r\n\r\n"
+
+
+@pytest.fixture(scope="module", params=[GuardedProtocol, HotProtocol], ids=["asgi", "hot"])
+def address(models: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server that takes little, with and without the shortcut."""
+    with Server(Settings(models=models, **SIZES), request.param) as address:
+        yield address
+
+
+@pytest.fixture
+def connection(address: str) -> Iterator[Connection]:
+    with closing(Connection(address)) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module", params=[GuardedProtocol, HotProtocol], ids=["asgi", "hot"])
+def impatient(models: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server that waits for nothing long, with and without the shortcut."""
+    with Server(Settings(models=models, **TIMES), request.param) as address:
+        yield address
+
+
+@pytest.fixture
+def few(models: Path) -> Iterator[str]:
+    """Address of a server that takes three connections."""
+    settings = Settings(models=models, max_connections=3)
+    with Server(settings, HotProtocol) as address:
+        yield address
+
+
+def counted(address: str, cause: str) -> float:
+    text = httpx.get(f"{address}/metrics").text
+    (line,) = [
+        line
+        for line in text.splitlines()
+        if line.startswith(f'dunno_connection_rejections_total{{cause="{cause}"}}')
+    ]
+    return float(line.split()[1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the server does by itself."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        time.sleep(0.01)
+
+
+def is_reset(connection: Connection, piece: bytes) -> bool:
+    """Send a piece, and tell whether the server has hung up."""
+    try:
+        connection.send(piece)
+        time.sleep(0.01)
+    except OSError:
+        return True
+    return False
+
+
+def refused(connection: Connection, address: str, cause: str, before: float) -> str:
+    """Return why a connection was refused; it is closed, and counted once."""
+    status, headers, content = connection.response()
+    assert headers["connection"] == "close"
+    assert headers["content-type"] == "application/problem+json"
+    assert content["status"] == status
+    assert content["type"] == f"urn:dunno:{cause}"
+    assert content["request_id"] == headers["x-request-id"]
+    assert connection.is_closed()
+    assert counted(address, cause) == before + 1
+    return f"{status} {content['detail']}"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([HEAD + b"X-Long: " + b"x" * 3000 + b"\r\n\r\n"], id="whole"),
+        pytest.param([HEAD, b"X-Endless: " + b"x" * 3000], id="a header without an end"),
+        pytest.param([b"GET /" + b"x" * 3000], id="a target without an end"),
+        pytest.param([b"GET /" + b"x" * 3000 + b" HTTP/1.1\r\n\r\n"], id="a long target"),
+        pytest.param([b"\r\n" * 1500], id="nothing but ends of lines"),
+        pytest.param([request() + HEAD + b"X: " + b"x" * 400_000], id="behind another"),
+        pytest.param(
+            [HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX: " + b"x" * 400_000],
+            id="behind a body",
+        ),
+    ],
+)
+def test_head_larger_than_its_cap_is_refused_whether_it_ends_or_not(
+    connection: Connection, address: str, pieces: list[bytes]
+) -> None:
+    before = counted(address, "header_size")
+    connection.send(*pieces)
+    if pieces[0].startswith(request()):
+        assert connection.response()[0] == 200
+
+    why = refused(connection, address, "header_size", before)
+
+    assert why == "431 the head of the request is larger than the cap of 2,048 bytes"
+
+
+def test_more_headers_than_allowed_are_refused(connection: Connection, address: str) -> None:
+    before = counted(address, "header_count")
+    connection.send(HEAD + b"".join(b"X-%d: 1\r\n" % n for n in range(20)) + b"\r\n")
+
+    why = refused(connection, address, "header_count", before)
+
+    assert why == "431 the request has 21 headers, more than the cap of 20"
+
+
+def test_head_within_its_cap_is_read_however_large_the_body_behind_it(
+    connection: Connection,
+) -> None:
+    rows = b'{"instances": [' + b",".join([b"[0.5, 0.2, 0.1]"] * 1000) + b"]}"
+    connection.send(request(rows, X_Long="x" * 1500))
+
+    assert connection.response()[0] == 200
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[HEAD], [bytes([byte]) for byte in HEAD[:20]]],
+    ids=["in one piece", "byte by byte"],
+)
+def test_head_that_does_not_end_in_time_is_refused(impatient: str, pieces: list[bytes]) -> None:
+    before = counted(impatient, "header_timeout")
+    with closing(Connection(impatient)) as connection:
+        for piece in pieces:
+            connection.send(piece)
+            time.sleep(0.2 / len(pieces))
+
+        why = refused(connection, impatient, "header_timeout", before)
+
+    assert why == "408 the head of the request was not complete after 0.3 s"
+
+
+def test_connection_that_says_nothing_is_closed_silently(impatient: str) -> None:
+    with closing(Connection(impatient)) as connection:
+        assert connection.is_closed()
+
+
+def test_idle_connection_is_closed_although_line_ends_keep_coming(impatient: str) -> None:
+    with closing(Connection(impatient)) as connection:
+        connection.send(request())
+        assert connection.response()[0] == 200
+
+        until(lambda: is_reset(connection, b"\r\n"))
+
+
+def test_more_requests_at_once_than_may_wait_are_cut_off_behind_their_answers(
+    connection: Connection, address: str
+) -> None:
+    before = counted(address, "pipelined")
+    connection.send(READY * 100_000)
+
+    answered = 0
+    while (status := connection.response()[0]) == 200:
+        answered += 1
+
+    assert status == 429
+    assert answered == MOST_PIPELINED + 1
+    assert connection.is_closed()
+    assert counted(address, "pipelined") == before + 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"no http at all\r\n\r\n", id="rubbish"),
+        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00", id="TLS"),
+        pytest.param(b"CONNECT dunno:443 HTTP/1.1\r\nHost: dunno\r\n\r\n", id="CONNECT"),
+        pytest.param(b"POST /predict/\xff HTTP/1.1\r\nHost: dunno\r\n\r\n", id="no ASCII"),
+        pytest.param(
+            b"POST /predict/\xff HTTP/1.1\r\nContent-Length: 9\r\n\r\n{", id="no ASCII, in pieces"
+        ),
+        pytest.param(HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", id="two lengths"),
+        pytest.param(
+            HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", id="two framings"
+        ),
+        pytest.param(HEAD + b"Content-Length: -1\r\n\r\n", id="a negative length"),
+        pytest.param(HEAD + b"Content-Length: 9" + b"9" * 40 + b"\r\n\r\n", id="a huge length"),
+        pytest.param(
+            HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", id="a chunk without size"
+        ),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 30, id="a huge chunk"),
+    ],
+)
+def test_what_is_no_request_is_a_problem_and_the_end(
+    connection: Connection, address: str, content: bytes
+) -> None:
+    before = counted(address, "malformed")
+    connection.send(content)
+
+    assert refused(connection, address, "malformed", before).startswith("400 expected")
+
+
+def test_request_that_breaks_off_is_refused_behind_the_answers_to_those_before(
+    connection: Connection, address: str
+) -> None:
+    before = counted(address, "malformed")
+    connection.send(request() + READY + HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n")
+
+    assert [connection.response()[0] for _ in range(2)] == [200, 200]
+    assert refused(connection, address, "malformed", before).startswith("400")
+
+
+def test_target_may_be_a_whole_address(connection: Connection) -> None:
+    connection.send(request(path="http://dunno/predict/fruit"))
+
+    assert connection.response()[0] == 200
+
+
+def test_wish_for_another_protocol_is_passed_over_and_the_connection_closed(
+    connection: Connection,
+) -> None:
+    connection.send(READY[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+
+    status, headers, _ = connection.response()
+
+    assert status == 200
+    assert headers["connection"] == "close"
+    assert connection.is_closed()
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_request_with_a_body_that_wishes_for_another_protocol_is_answered_by_this_one(
+    connection: Connection, protocol: str
+) -> None:
+    wish = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "HTTP2_Settings": "AAMA"}
+    connection.send(request(**wish) + request(**wish))
+    connection.send(*(bytes([byte]) for byte in request(**wish)))
+    connection.send(request())
+
+    assert [connection.response()[0] for _ in range(4)] == [200] * 4
+
+
+def test_target_that_is_no_path_is_not_found(connection: Connection) -> None:
+    connection.send(b"OPTIONS * HTTP/1.1\r\nHost: dunno\r\n\r\n")
+
+    assert connection.response()[0] == 404
+
+
+def test_expectation_that_nobody_knows_is_passed_over(connection: Connection) -> None:
+    connection.send(request(Expect="a miracle"))
+
+    assert connection.response()[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/readyz", "/livez", "/metrics", "/v1/models", "/v2", "/models", "/", "/nothing"]
+)
+def test_body_that_nobody_reads_ends_with_the_connection(impatient: str, path: str) -> None:
+    head = f"GET {path} HTTP/1.1\r\nHost: dunno\r\nContent-Length: 10000000000\r\n\r\n"
+    with closing(Connection(impatient)) as connection:
+        connection.send(head.encode())
+        assert connection.status_line().split()[1] in (b"200", b"404")
+
+        until(lambda: is_reset(connection, b"x" * 10_000))
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict/fruit", "/v1/models/fruit:predict", "/v2/models/fruit/infer"]
+)
+def test_body_that_does_not_arrive_ends_the_connection_on_every_route(
+    impatient: str, path: str
+) -> None:
+    with closing(Connection(impatient)) as connection:
+        connection.send(request(path=path, Content_Length="100"))
+
+        status, headers, _ = connection.response()
+
+        assert status == 408
+        assert headers["connection"] == "close"
+        assert connection.is_closed()
+
+
+def test_caller_that_does_not_read_is_hung_up_on(models: Path) -> None:
+    settings = Settings(models=models, write_timeout_ms=200, keep_alive_ms=200)
+    rows = b'{"instances": [' + b",".join([b"[0.5, 0.2, 0.1]"] * 4000) + b"]}"
+    with Server(settings, HotProtocol) as address, closing(Connection(address)) as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.send(*[request(rows)] * 8)
+
+        until(lambda: counted(address, "write_timeout") == 1)
+
+
+def test_caller_that_reads_slowly_gets_its_answer(models: Path) -> None:
+    settings = Settings(models=models, write_timeout_ms=300, keep_alive_ms=100)
+    rows = b'{"instances": [' + b",".join([b"[0.5, 0.2, 0.1]"] * 4000) + b"]}"
+    with Server(settings, HotProtocol) as address, closing(Connection(address)) as connection:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        connection.send(request(rows))
+        came = b""
+        while piece := connection.socket.recv(30_000):
+            came += piece
+            time.sleep(0.01)
+
+    head, _, body = came.partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(body) in head
+
+
+def test_connection_too_many_is_refused_and_told_when_to_try_again(few: str) -> None:
+    held = [Connection(few) for _ in range(3)]
+    for connection in held:
+        connection.send(request())
+        assert connection.response()[0] == 200
+    with closing(Connection(few)) as surplus:
+        surplus.send(request())
+
+        status, headers, content = surplus.response()
+
+        assert status == 503
+        assert headers["retry-after"] == "1"
+        assert content["detail"] == "there are 3 connections, the most there may be"
+        assert surplus.is_closed()
+    held[0].send(request())
+    assert held[0].response()[0] == 200
+    for connection in held:
+        connection.close()
+    assert httpx.post(f"{few}/predict/fruit", content=BODY).status_code == 200
+    assert counted(few, "connections") == 1
+
+
+def test_probes_are_answered_although_there_are_too_many_connections(few: str) -> None:
+    held = [Connection(few) for _ in range(3)]
+    for _ in range(RESERVED * 2):
+        response = httpx.get(f"{few}/readyz")
+
+        assert response.status_code == 200
+        assert response.headers["connection"] == "close"
+    for connection in held:
+        connection.close()
+
+
+def test_connections_beyond_those_for_probes_are_turned_away_at_once(few: str) -> None:
+    held = [Connection(few) for _ in range(3 + RESERVED)]
+    with closing(Connection(few)) as surplus:
+        assert surplus.response()[0] == 503
+        assert surplus.is_closed()
+    for connection in held:
+        connection.close()
+    until(lambda: is_ready(few))
+
+
+def test_server_that_may_open_no_more_files_goes_on(models: Path) -> None:
+    with serving(models) as (process, address), closing(Connection(address)) as kept:
+        kept.send(request())
+        assert kept.response()[0] == 200
+        open_files = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files + 5, hard))
+
+        held = [Connection(address) for _ in range(20)]
+        assert held[-1].is_closed()
+        kept.send(request())
+        assert kept.response()[0] == 200
+        for connection in held:
+            connection.close()
+        until(lambda: is_ready(address))
+
+
+def is_ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_admin_address_has_the_same_limits(
+    models: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(admin, "BODY_TIMEOUT_S", 0.1)
+    settings = Settings(models=models, admin_port=0, **SIZES)
+    with Server(settings, HotProtocol) as address:
+        found = re.search(r"admin address (\S+)", caplog.text)
+        assert found
+        with closing(Connection(found.group(1))) as connection:
+            connection.send(b"GET /" + b"x" * 3000)
+
+            assert refused(connection, address, "header_size", 0).startswith("431")
+        with closing(Connection(found.group(1))) as connection:
+            connection.send(request(path="/reload", Content_Length="100"))
+
+            assert connection.response()[0] == 408
+
+
+def test_open_connections_are_counted(few: str) -> None:
+    def number() -> float:
+        lines = httpx.get(f"{few}/metrics").text.splitlines()
+        return next(
+            float(line.split()[1]) for line in lines if line.startswith("dunno_connections ")
+        )
+
+    assert number() == 1  # the scrape's own
+    with closing(Connection(few)) as connection:
+        connection.send(request())
+        assert connection.response()[0] == 200
+        assert number() == 2
+    until(lambda: number() == 1)
