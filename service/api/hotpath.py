@@ -22,15 +22,20 @@ from numpy.typing import NDArray
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.bodies import payload_of
+from service.api.cors import Cors
 from service.api.fastlane import (
     PREFIX,
     Fastlane,
+    Route,
+    identity,
     log_slow,
     server_timing,
     tell_answered,
     tell_failed,
 )
-from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
+from service.api.gate import Gate
+from service.api.keys import Key
+from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
 from service.decision import Row
@@ -57,8 +62,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        lane = self.app
-        self._lane = lane if isinstance(lane, Fastlane) and lane.may_be_hot else None
+        self._lane = _lane_of(self.app)
         # Pieces of the body of a request that may be answered here; None: it is not for us.
         self._held: list[bytes] | None = None
         # Since when the connection waits for its next request; None while one comes or is answered.
@@ -170,6 +174,13 @@ class HotProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
 
+def _lane_of(app: object) -> Fastlane | None:
+    """Return what stands behind gate and CORS, if it may be answered for here."""
+    while isinstance(app, Gate | Cors):
+        app = app.app
+    return app if isinstance(app, Fastlane) and app.may_be_hot else None
+
+
 class _Nobody:
     """Stands where uvicorn keeps an event that a request waits for; here none does."""
 
@@ -183,6 +194,7 @@ class _Exchange:
     __slots__ = (
         "_decode_s",
         "_job",
+        "_key",
         "_lane",
         "_protocol",
         "_request_id",
@@ -206,21 +218,45 @@ class _Exchange:
 
     def begin(self, lane: Fastlane, body: bytes) -> bool:
         """Submit the rows of a body; if False, this is not for us and nothing has happened."""
+        self._key: Key | None = None
         try:
-            route = lane.route(self._protocol.url)
+            route = self._find_route(lane)
             if route is None or len(body) > lane.max_body_bytes:
                 return False
             rows = self._decode(route.predictor, body)
             if rows is None:
                 return False
             self._trace = self._begin_trace(lane, route.predictor) if lane.traces else None
-            deadline_s = time.monotonic() + route.patience_s
-            self._job = route.predictor.submit(rows, deadline_s, self)
+            self._submit(route, rows)
         except DunnoError:
             return False  # whose failure it is, and what to say of it, is found out once more
         self._lane, self._route = lane, route
         lane.inflight.inc()
         return True
+
+    def _find_route(self, lane: Fastlane) -> Route | None:
+        """Return who answers, if the caller may ask him; None if that has to be looked at."""
+        headers = self._protocol.headers
+        if lane.has_origins and header(headers, b"origin"):
+            return None
+        if lane.keys is None:
+            return lane.route(self._protocol.url)
+        self._key = lane.keys.find(headers)
+        if self._key is None:
+            return None
+        route = lane.route(self._protocol.url)
+        return route if route is not None and self._key.sees(route.predictor.name) else None
+
+    def _submit(self, route: Route, rows: NDArray[np.generic]) -> None:
+        now_s = time.monotonic()
+        if self._key is not None:
+            self._key.enter(now_s)
+        try:
+            self._job = route.predictor.submit(rows, now_s + route.patience_s, self)
+        except BaseException:
+            if self._key is not None:
+                self._key.give_back()  # it will be taken at the gate
+            raise
 
     def _begin_trace(self, lane: Fastlane, predictor: Predictor) -> "RequestTrace | None":
         headers = self._protocol.headers
@@ -258,7 +294,7 @@ class _Exchange:
         """The caller hung up."""
         if self.response_complete:
             return
-        self._finish()
+        self._finish(0)
         self.disconnected = True
         self._route.predictor.withdraw(self._job)
         self._count("cancelled")
@@ -297,7 +333,8 @@ class _Exchange:
         seconds = time.perf_counter() - self._started_s
         tell_answered(predictor.metrics, self._trace, rows, seconds, timing)
         if seconds >= self._lane.slow_s:
-            log_slow(self._request_id, predictor.name, seconds, timing, self._trace)
+            facts = identity(self._trace, self._key)
+            log_slow(self._request_id, predictor.name, seconds, timing, facts)
 
     def set_exception(self, error: DunnoError) -> None:
         """Write the failure."""
@@ -322,14 +359,16 @@ class _Exchange:
                 body,
             )
         )
-        self._finish()
+        self._finish(status)
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_answered()
 
-    def _finish(self) -> None:
+    def _finish(self, status: int) -> None:
         self.response_complete = True
         self._lane.inflight.dec()
+        if self._key is not None:
+            self._key.leave(status, time.perf_counter() - self._started_s)
 
     def _count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s
