@@ -34,12 +34,14 @@ COPY --from=build /opt/dunno /opt/dunno
 COPY --from=build /app /app
 # ONNX Runtime sends reports on its use to its makers otherwise; this server calls nobody.
 ENV ORT_DISABLE_TELEMETRY=1
-# Only here every address is listened on: what reaches a container is for its network to say.
+# Only here every address is listened on, and by whoever reaches it asked without a key: what reaches
+# a container is for its network to say. With DUNNO_KEYS the latter has no effect.
 ENV PATH="/opt/dunno/bin:${PATH}" \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     DUNNO_HOST=0.0.0.0 \
     DUNNO_PORT=8000 \
+    DUNNO_ALLOW_ANONYMOUS=true \
     DUNNO_MODELS=/app/models
 WORKDIR /app
 USER 10001:10001

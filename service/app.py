@@ -22,9 +22,14 @@ from uvicorn.config import STARTUP_FAILURE
 from service import __version__
 from service.api import catalogue as catalogue_routes
 from service.api import probes
-from service.api.admin import AdminAddress
+from service.api.addresses import SideAddress, SideAddresses, Where
+from service.api.admin import create_admin
 from service.api.calls import Resources
+from service.api.cors import Cors
+from service.api.doorway import Doorway
 from service.api.fastlane import Fastlane
+from service.api.gate import Gate
+from service.api.keys import Keys
 from service.api.middleware import RequestIds
 from service.api.native import add_predict
 from service.api.problems import MEDIA_TYPE, problem, refusal
@@ -33,7 +38,7 @@ from service.api.stopping import Stopping
 from service.errors import BundleError, DunnoError
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
-from service.settings import Settings, read_settings, usable_cores
+from service.settings import Settings, SettingsInvalid, read_settings, usable_cores
 from service.telemetry.devices import watch_devices
 from service.telemetry.heartbeat import Heartbeat
 from service.telemetry.logs import configure_logs
@@ -60,7 +65,7 @@ def create_worker() -> ASGIApp:
     configure_logs(settings.log_level)
     try:
         return create_app(settings)
-    except BundleError as error:
+    except (BundleError, SettingsInvalid) as error:
         log.critical(str(error))
         sys.exit(STARTUP_FAILURE)
 
@@ -70,7 +75,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     Raises:
         BundleError: naming the first bundle or setting of the catalogue that cannot be served.
-        SettingsInvalid: if the admin address cannot be had.
+        SettingsInvalid: if the address of admin or metrics cannot be had.
     """
     metrics = Metrics()
     versions = {
@@ -98,19 +103,18 @@ def compose(
     """Return the service for a catalogue that is loaded but not started.
 
     Raises:
-        SettingsInvalid: if the admin address cannot be had.
+        BundleError: if the file of keys cannot be used.
+        SettingsInvalid: if the address of admin or metrics cannot be had.
     """
     reloader = Reloader(catalogue, settings, metrics)
-    admin = None
-    if settings.admin_port is not None:
-        admin = AdminAddress(catalogue, reloader, settings, metrics)
-        admin.listen()
+    keys = _read_keys(settings, metrics, reloader)
+    sides = _side_addresses(catalogue, reloader, settings, metrics, workers)
+    sides.listen()
     heartbeat = Heartbeat(metrics.event_loop_lag, settings.max_stall_ms / 1000)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if admin is not None:
-            admin.start()
+        sides.start()
         catalogue.start()
         reloader.start()
         _reload_on_hangup(reloader)
@@ -123,8 +127,7 @@ def compose(
         gc.set_threshold(YOUNG_OBJECTS)
         log.info("ready", extra={"models": catalogue.names})
         yield
-        if admin is not None:
-            await admin.close()
+        await sides.close()
         patience_s = settings.drain_timeout_ms / 1000
         await asyncio.gather(reloader.close(patience_s), catalogue.close(patience_s))
         heartbeat.stop()
@@ -141,9 +144,13 @@ def compose(
         description="A model server that knows when it does not know.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url="/docs" if settings.docs_page else None,
+        redoc_url="/redoc" if settings.docs_page else None,
     )
     app.include_router(catalogue_routes.router)
     app.include_router(probes.router)
+    if settings.metrics_port is None:
+        app.include_router(probes.metrics_router)
     app.add_exception_handler(DunnoError, _refuse)
     app.add_exception_handler(RoutingException, _refuse_route)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
@@ -156,7 +163,47 @@ def compose(
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics, traces)
     resources = Resources(catalogue, settings, metrics, fastlane.decoders, traces)
     app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
-    return fastlane
+    return _guarded(fastlane, keys, settings, metrics)
+
+
+def _read_keys(settings: Settings, metrics: Metrics, reloader: Reloader) -> Keys | None:
+    if settings.keys is None:
+        return None
+    keys = Keys(settings.keys, metrics)
+    reloader.read_also(settings.keys, keys.read_anew)
+    return keys
+
+
+def _side_addresses(
+    catalogue: Catalogue,
+    reloader: Reloader,
+    settings: Settings,
+    metrics: Metrics,
+    workers: Workers | None,
+) -> SideAddresses:
+    """Return the addresses that the settings ask for beside that of the models."""
+    sides = []
+    doorway = Doorway(settings, metrics)
+    if settings.admin_port is not None:
+        app = create_admin(catalogue, reloader, settings)
+        where = Where(settings.admin_host, settings.admin_port)
+        sides.append(SideAddress("admin", app, where, doorway))
+    if settings.metrics_port is not None:
+        app = probes.create_metrics(catalogue, metrics, workers)
+        where = Where(settings.metrics_host, settings.metrics_port, workers is not None)
+        sides.append(SideAddress("metrics", app, where, doorway))
+    return SideAddresses(sides)
+
+
+def _guarded(
+    fastlane: Fastlane, keys: Keys | None, settings: Settings, metrics: Metrics
+) -> ASGIApp:
+    """Return the service behind what the settings put in front of it."""
+    guarded: ASGIApp = fastlane
+    if keys is not None:
+        fastlane.keys = keys
+        guarded = Gate(guarded, keys, metrics, os.environ, has_log=settings.access_log)
+    return Cors(guarded, settings.cors_origins) if settings.cors_origins else guarded
 
 
 def _reload_on_hangup(reloader: Reloader) -> None:

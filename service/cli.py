@@ -26,9 +26,7 @@ from service.inputs.payload import Payload
 from service.settings import (
     Settings,
     SettingsInvalid,
-    is_loopback,
     read_settings,
-    unknown_variables,
     usable_cores,
     worker_count,
 )
@@ -42,6 +40,9 @@ if TYPE_CHECKING:
 COMMANDS = "dunno.commands"
 CANNOT_SERVE = 2
 """Exit code when a setting, the catalogue or a bundle has to be mended first."""
+
+UNSAFE = 3
+"""Exit code of `dunno check` when the service would start and had better not."""
 
 MEDIA_TYPES = {
     ".png": "image/png",
@@ -130,10 +131,22 @@ def _serve_by_workers(settings: Settings) -> None:
         # Workers read the environment anew, and options of the command line are not in it.
         os.environ |= {FOLDER: folder, "DUNNO_MODELS": str(settings.models)}
         config = _server_config("service.app:create_worker", settings)
+        if settings.metrics_port is not None:
+            _prove_free(settings.metrics_host, settings.metrics_port)
         supervisor = Supervisor(config, [for_workers(config.bind_socket())])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(CANNOT_SERVE)
+
+
+def _prove_free(host: str, port: int) -> None:
+    """Stop if another server has the address of metrics, which workers could share with it."""
+    from service.api.addresses import Where, bound  # noqa: PLC0415  only `serve` needs it
+
+    try:
+        bound("metrics", Where(host, port)).close()
+    except SettingsInvalid as error:
+        _stop(str(error))
 
 
 def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicorn.Config":
@@ -170,16 +183,21 @@ def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicor
     help="With --parity: rows to compare on, instead of the bundle's golden rows.",
 )
 def check(models: Path | None, files: tuple[str, ...], *, parity: bool) -> None:
-    """Check settings, bundles and posture; exit 2 if the service would not start."""
+    """Check settings, bundles and posture.
+
+    Exit 2 if the service would not start, 3 if it would and something about it is unsafe.
+    """
     from rich.console import Console  # noqa: PLC0415  a service has no use for tables
     from rich.table import Table  # noqa: PLC0415
 
+    from service.posture import find_posture  # noqa: PLC0415
     from service.prediction import load_catalogue  # noqa: PLC0415
     from service.telemetry.metrics import Metrics  # noqa: PLC0415
 
     settings = _settings(models=models)
     try:
         catalogue = load_catalogue(settings, Metrics())
+        findings = find_posture(settings, os.environ)
     except BundleError as error:
         _stop(str(error))
     console = Console()
@@ -199,12 +217,30 @@ def check(models: Path | None, files: tuple[str, ...], *, parity: bool) -> None:
     for name in type(settings).model_fields:
         console.print(f"DUNNO_{name.upper()}={getattr(settings, name)}", highlight=False)
     console.print(f"usable cores: {usable_cores():g}", highlight=False)
-    console.print(f"signatures: {_trust(settings)}", highlight=False, soft_wrap=True)
-    for warning in _posture(settings):
-        console.print(f"warning: {warning}", highlight=False)
+    for level, text in findings:
+        console.print(f"{level}: {text}", highlight=False)
     console.print("all bundles match their checksums, golden outputs and golden verdicts")
     if parity and not _is_same_everywhere(catalogue, settings, _files_by_model(files)):
         sys.exit(1)
+    if any(level == "UNSAFE" for level, _ in findings):
+        sys.exit(UNSAFE)
+
+
+@main.command()
+@click.argument("name")
+def key(name: str) -> None:
+    """Print a new key for the caller NAME, and what DUNNO_KEYS has to say of it.
+
+    The key goes to standard error, once, and is kept nowhere; the lines go to standard output, so
+    that they can be appended to the file.
+    """
+    from service.api.keys import digest_of, is_key_name, new_key  # noqa: PLC0415
+
+    if not is_key_name(name):
+        _stop(f"NAME: expected small letters, digits, '-' or '_', got {name!r}")
+    made = new_key()
+    click.echo(made, err=True)
+    click.echo(f'[keys.{name}]\nsha256 = ["{digest_of(made)}"]')
 
 
 def _files_by_model(files: Sequence[str]) -> dict[str, Path]:
@@ -512,34 +548,16 @@ def _print_table(rows: list[dict[str, object]]) -> None:
     Console().print(table)
 
 
-def _trust(settings: Settings) -> str:
-    """Return what is known of who made the bundles, in one sentence."""
-    if settings.trusted_keys:
-        return "every bundle is what one of the keys in DUNNO_TRUSTED_KEYS signed"
-    return (
-        "not looked at, as DUNNO_TRUSTED_KEYS is not set; whoever can write to the folder of "
-        "models decides what is answered"
-    )
-
-
-def _posture(settings: Settings) -> list[str]:
-    """Return what an operator should know before traffic, one sentence each."""
-    warnings = []
-    if not is_loopback(settings.host):
-        warnings.append(
-            f"listening on {settings.host}: everybody who reaches this address can predict and "
-            "read /metrics; put a proxy or a network policy in front"
-        )
-    warnings += [
-        f"{name} is no setting and has no effect; is it misspelled?"
-        for name in unknown_variables(os.environ)
-    ]
-    return warnings
-
-
 def _report_posture(settings: Settings) -> None:
-    for warning in _posture(settings):
-        logging.getLogger(__name__).warning(warning)
+    from service.posture import find_posture  # noqa: PLC0415  keeps --help quick
+
+    try:
+        findings = find_posture(settings, os.environ)
+    except (BundleError, OSError):
+        return  # whoever loads it says so better
+    for level, text in findings:
+        if level != "ok":
+            logging.getLogger(__name__).warning(text, extra={"posture": level})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@
     ├── ClientError             the caller's request cannot be served as it is
     │   ├── InputInvalid        a place in the payload is not what the model expects
     │   │   └── PictureUnreadable   bytes that no allowed decoder reads
+    │   ├── Unauthorised        no key was shown, or one that is not known
+    │   ├── Forbidden           the key is not for this
     │   ├── BodyTimedOut        the body did not arrive in time
     │   ├── PayloadTooLarge     a cap on pixels, rows or parts was passed
     │   │   └── BodyTooLarge        the cap on bytes, before all of them were read
@@ -21,17 +23,20 @@
     │   ├── QueueFull           the model's share of the queue is taken
     │   ├── DeadlineUnreachable too many rows wait for the deadline to be met
     │   ├── NotReady            the model's runtime is being built anew
+    │   ├── RateExceeded        the caller's key has been shown too often
+    │   ├── ConcurrencyExceeded as many requests of that key are worked on as may be
     │   ├── Draining            the server is stopping
     │   └── DeadlineExceeded    the answer would have come too late
     ├── ServiceError            a fault of ours or of the model
     │   └── RunFailed           the runtime raised, or returned what it had not declared
-    └── BundleError             a bundle or the catalogue cannot be served
+    └── BundleError             a bundle, the catalogue or the keys cannot be used
         ├── BundleMissing       no such folder or manifest
         ├── BundleCorrupt       a file differs from its checksum, or a golden row from its output
         ├── SignatureInvalid    no trusted key signed the bundle as it is
         ├── TrustedKeyInvalid   a file of DUNNO_TRUSTED_KEYS is no public key
         ├── ManifestInvalid     the manifest does not say what it must
         ├── CatalogueInvalid    catalogue.toml does not say what it must
+        ├── KeysInvalid         the file of keys does not say what it must
         └── RuntimeUnavailable  the runtime named is not installed
 
 No class here knows HTTP; `api/problems.py` holds the one table from failure to status.
@@ -63,6 +68,17 @@ class InputInvalid(ClientError):
 
 class PictureUnreadable(InputInvalid):
     """The bytes are no picture that an allowed decoder reads to its end."""
+
+
+class Unauthorised(ClientError):
+    """No key was shown, or one that is not known; which of both is not told."""
+
+    def __init__(self) -> None:
+        super().__init__("expected Authorization: Bearer <key> or X-API-Key: <key>")
+
+
+class Forbidden(ClientError):
+    """The key that was shown is not for this."""
 
 
 class BodyTimedOut(ClientError):
@@ -130,6 +146,21 @@ class QueueFull(CapacityError):
     """The model's share of the queue has no room for these rows."""
 
 
+class RateExceeded(CapacityError):
+    """The caller's key has been shown more often than it may."""
+
+    def __init__(self, requests_per_s: float, retry_after_s: float) -> None:
+        super().__init__(f"this key may ask {requests_per_s:g} times a second", retry_after_s)
+
+
+class ConcurrencyExceeded(CapacityError):
+    """As many requests of the caller's key are worked on as may be at once."""
+
+    def __init__(self, most: int, retry_after_s: float) -> None:
+        message = f"this key may have {most} requests at once, and that many are being answered"
+        super().__init__(message, retry_after_s)
+
+
 class Draining(CapacityError):
     """The server is stopping and takes no new work."""
 
@@ -180,6 +211,10 @@ class ManifestInvalid(BundleError):
 
 class CatalogueInvalid(BundleError):
     """The catalogue file names what does not exist or says what it may not."""
+
+
+class KeysInvalid(BundleError):
+    """The file of keys cannot be read or says what it may not; the keys before stay in force."""
 
 
 class RuntimeUnavailable(BundleError):

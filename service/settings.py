@@ -6,12 +6,14 @@ What an operator chooses about models stands in `catalogue.toml`; what training 
 import ipaddress
 import math
 import os
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
@@ -35,6 +37,17 @@ def _files_by_commas(value: object) -> object:
     if not all(parts):  # empty is no way to say "none": it is what a forgotten variable becomes
         raise ValueError("expected files, by commas")
     return parts
+
+
+def _texts_by_commas(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(text.strip() for text in value.split(",") if text.strip())
+
+
+_is_origin = re.compile(
+    r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?|https?://\[[0-9a-f:]+\](?::[0-9]{1,5})?"
+).fullmatch
 
 
 class Settings(BaseSettings):
@@ -62,6 +75,24 @@ class Settings(BaseSettings):
 
     watch_models_s: float = Field(default=0, ge=0, le=86_400)
     """Time between looks for a changed catalogue or a finished manifest; 0 = only when asked."""
+
+    keys: Path | None = None
+    """File of the keys that callers have to show; without it everybody may ask."""
+
+    allow_anonymous: bool = False
+    """Whether a wide address without keys is meant; for `dunno check`."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address to listen on for /metrics, if it has a port of its own."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Port for /metrics, which is then not on the other one; without it, it is."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_texts_by_commas)] = ()
+    """Origins whose pages may ask from a browser, such as `https://shop.example`, by commas."""
+
+    docs_page: bool = True
+    """Whether there are pages /docs and /redoc; they load scripts from elsewhere."""
 
     admin_host: str = "127.0.0.1"
     """Address to listen on for loading, unloading and reloading."""
@@ -178,6 +209,24 @@ class Settings(BaseSettings):
                 "DUNNO_ADMIN_PORT needs DUNNO_WORKERS=1; with several workers, "
                 "send SIGHUP to the parent process to reload"
             )
+        return self
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _is_origin(origin):
+                raise ValueError("expected origins such as https://shop.example:8443, by commas")
+        return origins
+
+    @model_validator(mode="after")
+    def _workers_share_the_port_of_metrics(self) -> Self:
+        if self.metrics_port is None or self.workers == 1:
+            return self
+        if self.metrics_port == 0:
+            raise ValueError("DUNNO_METRICS_PORT=0 needs DUNNO_WORKERS=1: each would pick another")
+        if sys.platform != "linux":
+            raise ValueError("DUNNO_METRICS_PORT needs DUNNO_WORKERS=1 where this is not Linux")
         return self
 
     @model_validator(mode="after")

@@ -37,6 +37,7 @@ class Service:
         run: Callable[[NDArray[np.generic]], Any] | None = None,
         *,
         access_log: bool = True,
+        keys: Path | None = None,
     ) -> None:
         self.runtime = GatedRuntime(run)
         self.metrics = Metrics()
@@ -52,7 +53,7 @@ class Service:
             metrics=self.metrics.of_model("fruit", "1", bundle.manifest.labels),
         )
         self.catalogue = Catalogue({"fruit": Served({"1": self.predictor}, {})})
-        self.app = compose(self.catalogue, Settings(access_log=access_log), self.metrics)
+        self.app = compose(self.catalogue, Settings(access_log=access_log, keys=keys), self.metrics)
 
     def counted(self, outcome: str, protocol: str = "native") -> float:
         self.metrics.exposition()  # counts what is noted down

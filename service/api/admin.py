@@ -5,30 +5,21 @@ catalogue is read, never what is in it.
 """
 
 import asyncio
-import contextlib
 import hmac
-import logging
-import socket
-from collections.abc import Iterator
-from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
 import orjson
-import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException as RoutingException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.doorway import Doorway
-from service.api.guarded import GuardedProtocol
 from service.api.middleware import Headers, RequestIds, header
 from service.api.problems import MEDIA_TYPE, problem, status_of
 from service.errors import BodyTimedOut, BodyTooLarge, DunnoError, InputInvalid, code_of
 from service.prediction import Catalogue, Reloader
-from service.settings import Settings, SettingsInvalid
-from service.telemetry.metrics import Metrics
+from service.settings import Settings
 
 MOST_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 10.0
@@ -37,7 +28,6 @@ Body = TypeVar("Body", bound=BaseModel)
 _EXPECTED = {"extra_forbidden": "nothing", "json_invalid": "JSON in UTF-8"}
 """What is wrong to pydantic -> what was expected."""
 
-log = logging.getLogger(__name__)
 router = APIRouter()
 
 
@@ -216,59 +206,3 @@ class Guard:
         if hmac.compare_digest(shown, self._authorization):
             return None
         return HTTPStatus.UNAUTHORIZED, "unauthorized", "expected Authorization: Bearer <key>"
-
-
-class AdminAddress:
-    """A small server beside the large one, on the same event loop."""
-
-    def __init__(
-        self, catalogue: Catalogue, reloader: Reloader, settings: Settings, metrics: Metrics
-    ) -> None:
-        app = create_admin(catalogue, reloader, settings)
-        self._settings = settings
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http=partial(GuardedProtocol, doorway=Doorway(settings, metrics)),  # type: ignore[arg-type]
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                ws="none",
-                proxy_headers=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-
-    def listen(self) -> None:
-        """Take the address; who calls waits until `start`.
-
-        Raises:
-            SettingsInvalid: if it cannot be had.
-        """
-        host, port = self._settings.admin_host, self._settings.admin_port or 0
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family)
-        except OSError as error:
-            message = f"DUNNO_ADMIN_HOST, DUNNO_ADMIN_PORT: {host}:{port}: {error.strerror}"
-            raise SettingsInvalid(message) from None
-
-    def start(self) -> None:
-        """Begin to answer, on the running event loop."""
-        self._serving = asyncio.create_task(self._server.serve([self._socket]))
-        host, port = self._socket.getsockname()[:2]
-        log.info("admin address http://%s:%d", host, port)
-
-    async def close(self) -> None:
-        """Stop listening, and finish what is being answered."""
-        self._server.should_exit = True
-        await self._serving
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the other one."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

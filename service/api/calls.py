@@ -23,6 +23,7 @@ from service.api.fastlane import (
     tell_answered,
     tell_failed,
 )
+from service.api.keys import key_of, seen_by
 from service.api.middleware import header
 from service.api.problems import OUTCOME, headers_of, status_of
 from service.decision import Row, Terms
@@ -75,7 +76,8 @@ class Call:
     ) -> None:
         self.scope = scope
         self.request_id: str = scope["state"]["request_id"]
-        self.catalogue = resources.catalogue
+        self.key = key_of(scope)
+        self.catalogue = seen_by(scope, resources.catalogue)
         self.departure = Departure(receive)
         self.not_found_text = ""
         """What is said of a model that there is not; nothing: what the catalogue says."""
@@ -193,7 +195,8 @@ class Call:
             seconds = now_s - self._started_s
             tell_answered(self._metrics, self.trace, self._prediction.rows, seconds, timing)
             if seconds >= self._settings.slow_request_s and self._predictor is not None:
-                log_slow(self.request_id, self._predictor.name, seconds, timing, self.trace)
+                facts = identity(self.trace, self.key)
+                log_slow(self.request_id, self._predictor.name, seconds, timing, facts)
 
     def count_refusal(self, error: DunnoError) -> None:
         """Count the request as refused."""
@@ -216,7 +219,7 @@ class Call:
                 "path": self.scope["path"],
                 "status": status,
                 "seconds": round(time.perf_counter() - self._started_s, 6),
-                **identity(self.trace),
+                **identity(self.trace, self.key),
             },
         )
 

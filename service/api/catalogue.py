@@ -4,9 +4,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from service.api.keys import seen_by
 from service.api.schemas import documented_problems
 from service.errors import code_of
-from service.prediction import Catalogue, Predictor
+from service.prediction import Predictor
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -14,7 +15,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 @router.get("")
 def list_models(request: Request) -> dict[str, Any]:
     """Return every model that is served, in short."""
-    catalogue: Catalogue = request.app.state.catalogue
+    catalogue = seen_by(request.scope, request.app.state.catalogue)
     failures = [
         {"model": name, "code": code_of(failure)}
         for name, failure in dict(catalogue.failures).items()
@@ -33,7 +34,7 @@ def describe_model(
     request: Request, model: str, version: str | None = None, alias: str | None = None
 ) -> dict[str, Any]:
     """Return a model's versions, runtime, input, policy with its certified table, evaluation."""
-    catalogue: Catalogue = request.app.state.catalogue
+    catalogue = seen_by(request.scope, request.app.state.catalogue)
     predictor = catalogue.look(model, version, alias)
     served = catalogue.served[model]
     manifest = predictor.manifest

@@ -20,6 +20,7 @@ from service.api.calls import (
     wrong_method,
 )
 from service.api.fastlane import PREFIX
+from service.api.keys import key_of, seen_by
 from service.api.middleware import SAFE_HEADERS
 from service.api.tensorflow_serving import STATUSES, ask, probabilities, verdicts
 from service.errors import InputInvalid, OptionInvalid
@@ -55,11 +56,15 @@ def cloud_routes(
     return routes
 
 
-def default_model(resources: Resources) -> str | None:
-    """Return the model that is meant where a path names none; None if that is not clear."""
-    names = resources.catalogue.names
+def default_model(resources: Resources, scope: Scope) -> str | None:
+    """Return the model that is meant where a path names none; None if that is not clear.
+
+    For a caller who may know of some models only, the others are not there.
+    """
+    key = key_of(scope)
+    names = seen_by(scope, resources.catalogue).names
     chosen = resources.settings.default_model
-    if chosen:
+    if chosen and (key is None or key.sees(chosen)):
         return chosen
     return names[0] if len(names) == 1 else None
 
@@ -92,7 +97,7 @@ class Vertex:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; see the ASGI specification."""
-        model = default_model(self._resources)
+        model = default_model(self._resources, scope)
         if scope["method"] != "POST":
             await wrong_method(scope, "POST")(scope, receive, send)
         elif model is None:
@@ -144,7 +149,7 @@ class Invocations:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; see the ASGI specification."""
-        model = default_model(self._resources)
+        model = default_model(self._resources, scope)
         if model is None:
             await refusal(404, _NO_DEFAULT)(scope, receive, send)
             return

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.bodies import UNREAD, CallerGone, linger, read_payload
 from service.api.departures import Departure
 from service.api.doorway import Doorway
+from service.api.keys import Key, Keys, key_of, seen_by
 from service.api.middleware import SAFE_HEADERS, request_id_of
 from service.api.options import Options, read_options
 from service.api.problems import MEDIA_TYPE, OUTCOME, problem, refusal, status_of
@@ -63,7 +64,7 @@ class Fastlane:
         metrics: Metrics,
         traces: "Traces | None" = None,
     ) -> None:
-        self._app = app
+        self.app = app
         self.traces = traces
         self.doorway = Doorway(settings, metrics)
         """Limits of connections, for `service.api.guarded`."""
@@ -75,6 +76,10 @@ class Fastlane:
         self.inflight = metrics.inflight.labels("native")
         self.max_body_bytes = settings.max_body_bytes
         self.slow_s = settings.slow_request_s
+        self.keys: Keys | None = None
+        """Who may ask; None: everybody. Looked at by `service.api.hotpath` only: all others have
+        come through the gate."""
+        self.has_origins = bool(settings.cors_origins)
         self.may_be_hot = not settings.access_log
         """Whether `service.api.hotpath` may answer: it has nothing to say to a log."""
         self.decoders = DecoderPool(settings.decode_threads, settings.max_decode_requests)
@@ -82,7 +87,7 @@ class Fastlane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the ASGI specification."""
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         elif scope["method"] != "POST":
             await _Exchange(scope, receive, send, self._nobody).refuse_method()
         else:
@@ -118,7 +123,7 @@ class Fastlane:
     async def _predict(self, exchange: "_Exchange", receive: Receive, departure: Departure) -> None:
         scope = exchange.scope
         options = read_options(scope["query_string"])
-        predictor = self._find(scope["path"], options)
+        predictor = _find(seen_by(scope, self._catalogue), scope["path"], options)
         exchange.ask(predictor)
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
         predictor.hold()  # another version may take its place while the body comes
@@ -149,16 +154,13 @@ class Fastlane:
             if not _is_plain(url):
                 return None
             options = read_options(query)
-            predictor = self._find(path.decode(), options)
+            predictor = _find(self._catalogue, path.decode(), options)
             terms = predictor.judge.terms(options.max_error, options.min_confidence)
             route = Route(predictor, options, terms, self._patience_s(options))
             is_settled = options.has_version or not self._catalogue.is_shared_out(predictor.name)
             if is_settled and len(url) <= LONGEST_ROUTE_BYTES and len(self._routes) < MOST_ROUTES:
                 self._routes[url] = route
         return route
-
-    def _find(self, path: str, options: Options) -> Predictor:
-        return self._catalogue.find(path[len(PREFIX) :], options.version, options.alias)
 
     def _patience_s(self, options: Options) -> float:
         most_s = self._settings.deadline_ms / 1000
@@ -167,6 +169,10 @@ class Fastlane:
     def close(self) -> None:
         """Let go of the decoding threads."""
         self.decoders.close()
+
+
+def _find(catalogue: Catalogue, path: str, options: Options) -> Predictor:
+    return catalogue.find(path[len(PREFIX) :], options.version, options.alias)
 
 
 class _Exchange:
@@ -208,7 +214,8 @@ class _Exchange:
         timing = Timing(*prediction.stages, encode_s)
         tell_answered(self.metrics, self.trace, prediction.rows, seconds, timing)
         if seconds >= slow_s:
-            log_slow(self.request_id, predictor.name, seconds, timing, self.trace)
+            facts = identity(self.trace, key_of(self.scope))
+            log_slow(self.request_id, predictor.name, seconds, timing, facts)
 
     async def refuse(self, error: DunnoError) -> None:
         status, headers, body = refusal(error, self.request_id)
@@ -249,7 +256,7 @@ class _Exchange:
                 "path": self.scope["path"],
                 "status": self._status,
                 "seconds": round(time.perf_counter() - self._started_s, 6),
-                **identity(self.trace),
+                **identity(self.trace, key_of(self.scope)),
             },
         )
 
@@ -302,17 +309,18 @@ def tell_failed(
 
 
 def log_slow(
-    request_id: str, model: str, seconds: float, timing: Timing, trace: "RequestTrace | None"
+    request_id: str, model: str, seconds: float, timing: Timing, identity: Mapping[str, str]
 ) -> None:
-    """Tell where the time of a slow request went."""
+    """Tell where the time of a slow request went, and what it is found by."""
     stages = {name: round(value, 6) for name, value in timing._asdict().items()}
     facts = {"request_id": request_id, "model": model, "seconds": round(seconds, 6), **stages}
-    log.warning("slow request", extra={**facts, **identity(trace)})
+    log.warning("slow request", extra={**facts, **identity})
 
 
-def identity(trace: "RequestTrace | None") -> dict[str, str]:
-    """Return what a line of the log adds, so that it is found with its trace."""
-    return {} if trace is None else {"trace_id": trace.trace_id}
+def identity(trace: "RequestTrace | None", key: Key | None) -> dict[str, str]:
+    """Return what a line of the log adds, so that it is found with its trace or its caller."""
+    found = {} if trace is None else {"trace_id": trace.trace_id}
+    return found if key is None else {**found, "key": key.name}
 
 
 def server_timing(stages: Stages) -> bytes:

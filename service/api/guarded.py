@@ -43,6 +43,14 @@ class Refused(Exception):
         self.detail = detail
 
 
+def _doorway_of(app: Any) -> Doorway:
+    """Return the doorway of the service, whatever stands in front of it."""
+    while not hasattr(app, "doorway"):
+        app = app.app
+    found: Doorway = app.doorway
+    return found
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection to the service; everything else is uvicorn's."""
 
@@ -54,7 +62,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, doorway: Doorway | None = None, **kwargs: Any) -> None:
         """Begin as uvicorn does; without a `doorway` the app has one."""
         super().__init__(*args, **kwargs)
-        self._doorway: Doorway = doorway or self.app.doorway
+        self._doorway = doorway or _doorway_of(self.app)
         self._limits = self._doorway.limits
         # Bytes that came since the last head was complete, or the last piece of a body.
         self._unseen_bytes = 0

@@ -20,17 +20,21 @@ from numpy.typing import NDArray
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.api.bodies import payload_of
+from service.api.cors import Cors
 from service.api.fastlane import (
     PREFIX,
     Fastlane,
     Route,
+    identity,
     log_slow,
     server_timing,
     tell_answered,
     tell_failed,
 )
+from service.api.gate import Gate
 from service.api.guarded import GuardedProtocol, Refused
-from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
+from service.api.keys import Key
+from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
 from service.decision import Row
@@ -54,8 +58,7 @@ class HotProtocol(GuardedProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        lane = self.app
-        self._lane = lane if isinstance(lane, Fastlane) and lane.may_be_hot else None
+        self._lane = _lane_of(self.app)
         # Pieces of the body of a request that may be answered here; None: it is not for us.
         self._held: list[bytes] | None = None
 
@@ -130,6 +133,13 @@ class HotProtocol(GuardedProtocol):
             super().on_body(piece)
 
 
+def _lane_of(app: object) -> Fastlane | None:
+    """Return what stands behind gate and CORS, if it may be answered for here."""
+    while isinstance(app, Gate | Cors):
+        app = app.app
+    return app if isinstance(app, Fastlane) and app.may_be_hot else None
+
+
 class _Nobody:
     """Stands where uvicorn keeps an event that a request waits for; here none does."""
 
@@ -143,6 +153,7 @@ class _Exchange:
     __slots__ = (
         "_decode_s",
         "_job",
+        "_key",
         "_lane",
         "_protocol",
         "_request_id",
@@ -161,42 +172,63 @@ class _Exchange:
         self._started_s = time.perf_counter()
         # What uvicorn reads and writes.
         self.keep_alive = keep_alive
+        self._key: Key | None = None
+        self._trace: RequestTrace | None = None
         self.response_complete = False
         self.disconnected = False
 
     def begin(self, lane: Fastlane, body: bytes) -> bool:
         """Submit the rows of a body; if False, this is not for us and nothing has happened."""
         try:
-            route = lane.route(self._protocol.url)
+            route = self._find_route(lane)
+            if route is None or len(body) > lane.max_body_bytes:
+                return False
+            content_type = self._read_headers()
+            if content_type is None or not route.predictor.is_quick:
+                return False
+            if self._key is not None:
+                self._key.enter(time.monotonic())
         except DunnoError:
             return False  # whose failure it is, and what to say of it, is found out once more
-        if route is None or len(body) > lane.max_body_bytes:
-            return False
         self._lane, self._route = lane, route
+        is_taken = False
         try:
-            return self._submit(route, body)
+            is_taken = self._submit(payload_of(body, content_type))
         except CapacityError as error:  # nothing is quicker than to say so here
+            is_taken = True
             lane.inflight.inc()
             self.set_exception(error)
-            return True
         except DunnoError:
-            return False
+            pass
+        finally:
+            if not is_taken and self._key is not None:
+                self._key.give_back()  # it will be taken at the gate
+        return is_taken
 
-    def _submit(self, route: Route, body: bytes) -> bool:
-        predictor, lane = route.predictor, self._lane
-        content_type = self._read_headers()
-        if content_type is None or not predictor.is_quick:
-            return False
-        self._trace = None
-        predictor.look_for_room(route.patience_s)
-        rows = self._decode(predictor, payload_of(body, content_type))
+    def _submit(self, payload: Payload) -> bool:
+        predictor, lane = self._route.predictor, self._lane
+        predictor.look_for_room(self._route.patience_s)
+        rows = self._decode(predictor, payload)
         if rows is None:
             return False
         if lane.traces is not None:
             self._trace = self._begin_trace(lane, predictor)
-        self._job = predictor.submit(rows, time.monotonic() + route.patience_s, self)
+        self._job = predictor.submit(rows, time.monotonic() + self._route.patience_s, self)
         lane.inflight.inc()
         return True
+
+    def _find_route(self, lane: Fastlane) -> Route | None:
+        """Return who answers, if the caller may ask him; None if that has to be looked at."""
+        headers = self._protocol.headers
+        if lane.has_origins and header(headers, b"origin"):
+            return None
+        if lane.keys is None:
+            return lane.route(self._protocol.url)
+        self._key = lane.keys.find(headers)
+        if self._key is None:
+            return None
+        route = lane.route(self._protocol.url)
+        return route if route is not None and self._key.sees(route.predictor.name) else None
 
     def _begin_trace(self, lane: Fastlane, predictor: Predictor) -> "RequestTrace | None":
         headers = self._protocol.headers
@@ -230,7 +262,7 @@ class _Exchange:
         """The caller hung up."""
         if self.response_complete:
             return
-        self._finish()
+        self._finish(0)
         self.disconnected = True
         self._route.predictor.withdraw(self._job)
         self._count("cancelled")
@@ -269,7 +301,8 @@ class _Exchange:
         seconds = time.perf_counter() - self._started_s
         tell_answered(predictor.metrics, self._trace, rows, seconds, timing)
         if seconds >= self._lane.slow_s:
-            log_slow(self._request_id, predictor.name, seconds, timing, self._trace)
+            facts = identity(self._trace, self._key)
+            log_slow(self._request_id, predictor.name, seconds, timing, facts)
 
     def set_exception(self, error: DunnoError) -> None:
         """Write the failure."""
@@ -294,14 +327,16 @@ class _Exchange:
                 body,
             )
         )
-        self._finish()
+        self._finish(status)
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
 
-    def _finish(self) -> None:
+    def _finish(self, status: int) -> None:
         self.response_complete = True
         self._lane.inflight.dec()
+        if self._key is not None:
+            self._key.leave(status, time.perf_counter() - self._started_s)
 
     def _count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s

@@ -47,6 +47,7 @@ _PARAMETERS = [
 ]
 _PROBLEMS = {
     400: "The payload is not what the model expects; `detail` names the place.",
+    401: "No key was shown, or none of ours; only where the operator asks for keys.",
     404: "No such model, version or alias.",
     408: "The body did not arrive in time.",
     413: "A cap on bytes, pixels or rows was passed.",

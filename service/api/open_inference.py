@@ -23,6 +23,7 @@ from service.api.calls import (
     timing_headers,
     wrong_method,
 )
+from service.api.keys import seen_by
 from service.errors import InputInvalid, ModelNotFound, VersionNotFound
 from service.inputs.compression import CODINGS, deflated
 from service.inputs.framing import BYTES, Reply, write_tensors
@@ -58,12 +59,12 @@ class OpenInference:
     def __init__(self, resources: Resources) -> None:
         self._catalogue = resources.catalogue
         self._reception = Reception("v2", resources, STATUSES)
-        self._pages: dict[str, Callable[[], Response]] = {
+        self._pages: dict[str, Callable[[Catalogue], Response]] = {
             "/v2": server_metadata,
             "/v2/": server_metadata,
-            "/v2/health/live": lambda: json_response({"live": True}),
-            "/v2/health/ready": self._health,
-            "/v2/models/stats": self._all_statistics,
+            "/v2/health/live": lambda _: json_response({"live": True}),
+            "/v2/health/ready": _health,
+            "/v2/models/stats": _all_statistics,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +83,7 @@ class OpenInference:
                 *(scope, receive, send, "POST"), lambda call: infer(call, *found.group(1, 2))
             )
         else:
-            await self._reply(scope, receive, send, lambda: self._describe(found))
+            await self._reply(scope, receive, send, lambda catalogue: _describe(catalogue, found))
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, allowed: str, respond: Respond
@@ -93,29 +94,13 @@ class OpenInference:
             await wrong_method(scope, allowed)(scope, receive, send)
 
     async def _reply(
-        self, scope: Scope, receive: Receive, send: Send, page: Callable[[], Response]
+        self, scope: Scope, receive: Receive, send: Send, page: Callable[[Catalogue], Response]
     ) -> None:
-        response = page() if scope["method"] == "GET" else wrong_method(scope, "GET")
+        if scope["method"] == "GET":
+            response = page(seen_by(scope, self._catalogue))
+        else:
+            response = wrong_method(scope, "GET")
         await response(scope, receive, send)
-
-    def _health(self) -> Response:
-        is_ready = self._catalogue.is_ready
-        return json_response({"ready": is_ready}, 200 if is_ready else 503)
-
-    def _all_statistics(self) -> Response:
-        return json_response({"model_stats": [statistics(each) for each in self._catalogue]})
-
-    def _describe(self, found: re.Match[str]) -> Response:
-        try:
-            predictor = self._catalogue.look(*found.group("model", "version"))
-        except (ModelNotFound, VersionNotFound) as error:
-            return refusal(404, str(error))
-        if found["what"] == "ready":
-            content = {"name": predictor.name, "ready": predictor.is_ready}
-            return json_response(content, 200 if predictor.is_ready else 503)
-        if found["what"] == "stats":
-            return json_response({"model_stats": [statistics(predictor)]})
-        return json_response(metadata(self._catalogue, predictor))
 
     async def _index(self, call: Call) -> Response:
         content = (await call.read_body()).body
@@ -127,8 +112,29 @@ class OpenInference:
         if not isinstance(only_ready, bool):
             raise InputInvalid("body", 'an object such as {"ready": true}', "another")
         return json_response(
-            [_indexed(each) for each in self._catalogue if each.is_ready or not only_ready]
+            [_indexed(each) for each in call.catalogue if each.is_ready or not only_ready]
         )
+
+
+def _health(catalogue: Catalogue) -> Response:
+    return json_response({"ready": catalogue.is_ready}, 200 if catalogue.is_ready else 503)
+
+
+def _all_statistics(catalogue: Catalogue) -> Response:
+    return json_response({"model_stats": [statistics(each) for each in catalogue]})
+
+
+def _describe(catalogue: Catalogue, found: re.Match[str]) -> Response:
+    try:
+        predictor = catalogue.look(*found.group("model", "version"))
+    except (ModelNotFound, VersionNotFound) as error:
+        return refusal(404, str(error))
+    if found["what"] == "ready":
+        content = {"name": predictor.name, "ready": predictor.is_ready}
+        return json_response(content, 200 if predictor.is_ready else 503)
+    if found["what"] == "stats":
+        return json_response({"model_stats": [statistics(predictor)]})
+    return json_response(metadata(catalogue, predictor))
 
 
 def _no_path(scope: Scope) -> str:
@@ -137,7 +143,7 @@ def _no_path(scope: Scope) -> str:
     return f"{scope['method']} {scope['path'][:256]}: no such path"
 
 
-def server_metadata() -> Response:
+def server_metadata(_: Catalogue) -> Response:
     """Return what the server is."""
     content = {"name": "dunno", "version": __version__, "extensions": EXTENSIONS}
     return json_response(content)

@@ -2,9 +2,11 @@
 
 import asyncio
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
+from starlette.types import ASGIApp
 
+from service.api.middleware import RequestIds
 from service.api.problems import MEDIA_TYPE, problem
 from service.api.schemas import documented_problems
 from service.prediction import Catalogue
@@ -13,6 +15,8 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.workers import Workers
 
 router = APIRouter(tags=["operations"])
+metrics_router = APIRouter(tags=["operations"])
+"""In one with the other, on the address of the models or on that of metrics."""
 
 
 @router.head("/livez", include_in_schema=False)
@@ -37,8 +41,8 @@ async def readyz(request: Request) -> Response:
     return Response(body, 503, {"Retry-After": "1"}, media_type=MEDIA_TYPE.decode())
 
 
-@router.head("/metrics", include_in_schema=False)
-@router.get("/metrics", response_class=PlainTextResponse)
+@metrics_router.head("/metrics", include_in_schema=False)
+@metrics_router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Return every metric of every worker; in OpenMetrics, with exemplars, for those who ask."""
     form = format_for(request.headers.get("accept", ""))
@@ -49,3 +53,14 @@ async def metrics(request: Request) -> Response:
         measured: Metrics = request.app.state.metrics
         content = await asyncio.to_thread(measured.exposition, form)
     return Response(content, headers={"content-type": form.media_type})
+
+
+def create_metrics(catalogue: Catalogue, metrics: Metrics, workers: Workers | None) -> ASGIApp:
+    """Return the service of the address of metrics, probes included."""
+    app = FastAPI(title="Dunno metrics", openapi_url=None)
+    app.include_router(router)
+    app.include_router(metrics_router)
+    app.state.catalogue = catalogue
+    app.state.metrics = metrics
+    app.state.workers = workers
+    return RequestIds(app)

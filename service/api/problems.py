@@ -5,12 +5,21 @@ import math
 import orjson
 
 from service import errors
-from service.errors import CapacityError, DunnoError, InputInvalid, ModelNotFound, code_of
+from service.errors import (
+    CapacityError,
+    DunnoError,
+    InputInvalid,
+    ModelNotFound,
+    Unauthorised,
+    code_of,
+)
 
 STATUS: dict[type[DunnoError], int] = {
     errors.ClientError: 400,
     errors.InputInvalid: 400,
     errors.PictureUnreadable: 400,
+    errors.Unauthorised: 401,
+    errors.Forbidden: 403,
     errors.BodyTimedOut: 408,
     errors.PayloadTooLarge: 413,
     errors.BodyTooLarge: 413,
@@ -21,6 +30,8 @@ STATUS: dict[type[DunnoError], int] = {
     errors.RiskNotCertifiable: 422,
     errors.CapacityError: 503,
     errors.QueueFull: 429,
+    errors.RateExceeded: 429,
+    errors.ConcurrencyExceeded: 429,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
     errors.DeadlineUnreachable: 503,
@@ -34,6 +45,7 @@ STATUS: dict[type[DunnoError], int] = {
     errors.TrustedKeyInvalid: 500,
     errors.ManifestInvalid: 500,
     errors.CatalogueInvalid: 500,
+    errors.KeysInvalid: 500,
     errors.RuntimeUnavailable: 500,
     errors.DunnoError: 500,
 }
@@ -77,7 +89,10 @@ def problem_of(error: DunnoError, request_id: str) -> bytes:
 def headers_of(error: DunnoError) -> list[tuple[bytes, bytes]]:
     """Return what a failure adds to the headers of its response."""
     if isinstance(error, CapacityError):
+        # Whole seconds, rounded up: who comes when he was told to is not sent away again.
         return [(b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s)))]
+    if isinstance(error, Unauthorised):
+        return [(b"www-authenticate", b"Bearer")]
     return []
 
 

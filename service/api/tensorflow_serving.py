@@ -23,6 +23,7 @@ from service.api.calls import (
     refusal,
     wrong_method,
 )
+from service.api.keys import seen_by
 from service.api.options import Options, read_options
 from service.api.schemas import encode_row
 from service.decision import Row
@@ -93,21 +94,22 @@ class TensorFlowServing:
                 scope, receive, send, lambda call: predict(call, target, verb)
             )
         else:
-            await self._describe(found)(scope, receive, send)
+            described = _describe(seen_by(scope, self._catalogue), found)
+            await described(scope, receive, send)
 
-    def _describe(self, found: re.Match[str]) -> Response:
-        catalogue = self._catalogue
-        if found["model"] is None:
-            return json_response({"models": list(catalogue.names)})
-        target = _target_of(found)
-        try:
-            predictor = catalogue.look(*target)
-        except (ModelNotFound, VersionNotFound):
-            which = f" and {target.text}" if target.version or target.label else ""
-            return refusal(404, f"Could not find any versions of model {target.model}{which}")
-        if found["what"]:
-            return json_response(metadata(predictor))
-        return _status(catalogue, target, predictor)
+
+def _describe(catalogue: Catalogue, found: re.Match[str]) -> Response:
+    if found["model"] is None:
+        return json_response({"models": list(catalogue.names)})
+    target = _target_of(found)
+    try:
+        predictor = catalogue.look(*target)
+    except (ModelNotFound, VersionNotFound):
+        which = f" and {target.text}" if target.version or target.label else ""
+        return refusal(404, f"Could not find any versions of model {target.model}{which}")
+    if found["what"]:
+        return json_response(metadata(predictor))
+    return _status(catalogue, target, predictor)
 
 
 def _target_of(found: re.Match[str]) -> Target:

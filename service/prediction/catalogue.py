@@ -2,7 +2,7 @@
 
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -228,6 +228,15 @@ class Catalogue:
         """Whether requests that name no version go to several in turn."""
         served = self.served.get(name)
         return served is not None and served.turns is not None
+
+    def limited_to(self, names: Collection[str] | None) -> "Catalogue":
+        """Return what there is for a caller who may know of these names only; None: of all."""
+        if names is None:
+            return self
+        part = Catalogue({name: each for name, each in self.served.items() if name in names})
+        part.failures = {name: error for name, error in self.failures.items() if name in names}
+        part.is_ending = self.is_ending
+        return part
 
     def on_switch(self, listener: Callable[[], None]) -> None:
         """Let `listener` know whenever other predictors may be found than before."""

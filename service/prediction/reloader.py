@@ -6,7 +6,7 @@ finds it; what is old answers whatever it has taken in, and is freed then.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,6 +23,8 @@ LOOK_AT_CANARIES_S = 1.0
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
+ReadAnew = Callable[[], Callable[[], None]]
+"""Reads a file in a thread, and returns what puts it in force on the event loop."""
 
 
 class Prepared(NamedTuple):
@@ -46,6 +48,7 @@ class Reloader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-load")
         self._tasks: set[asyncio.Task[object]] = set()
         self._watches: list[asyncio.Task[object]] = []
+        self._others: dict[Path, ReadAnew] = {}
 
     def start(self) -> None:
         """Begin to watch canaries and, if the settings say so, files; on the running loop."""
@@ -54,6 +57,10 @@ class Reloader:
         self._watches.append(loop.create_task(self._watch_canaries()))
         if self._settings.watch_models_s:
             self._watches.append(loop.create_task(self._watch_files()))
+
+    def read_also(self, path: Path, read: ReadAnew) -> None:
+        """Read another file of the operator whenever the catalogue is read; also watch it."""
+        self._others[path] = read
 
     async def close(self, timeout_s: float) -> None:
         """Stop watching and loading; what is being let go gets `timeout_s`."""
@@ -80,18 +87,20 @@ class Reloader:
         """
         async with self._changing:
             self._is_asked = False
+            # First: whoever loses a key shall not keep it for the sake of a bad bundle.
+            others = await self._read_others()
             try:
                 prepared = await self._in_thread(self._prepare)
             except BundleError as error:
-                self._catalogue.failures[CATALOGUE] = error
+                self._catalogue.failures |= {CATALOGUE: error, **others}
                 self._tell_failure(UNKNOWN_MODEL, error)
                 raise
-            self._catalogue.failures = dict(prepared.failures)
+            self._catalogue.failures = {**prepared.failures, **others}
             self._metrics.forget_failures(prepared.failures)
             for name, failure in prepared.failures.items():
                 self._tell_failure(name, failure)
             self._switch(prepared.served)
-            return prepared.failures
+            return self._catalogue.failures
 
     async def load(self, name: str) -> None:
         """Serve a name as the catalogue says now; the others stay as they are.
@@ -140,6 +149,19 @@ class Reloader:
                         "detail": finding.detail,
                     },
                 )
+
+    async def _read_others(self) -> dict[str, BundleError]:
+        """Put in force what the other files say now; one that cannot be used changes nothing."""
+        failures: dict[str, BundleError] = {}
+        for path, read in self._others.items():
+            try:
+                use = await self._in_thread(read)
+            except BundleError as error:
+                failures[path.name] = error
+                self._tell_failure(UNKNOWN_MODEL, error)
+            else:
+                use()
+        return failures
 
     def _prepare(self) -> Prepared:
         """Load what the catalogue says; a name that fails stays as it is. In the thread."""
@@ -201,10 +223,10 @@ class Reloader:
             self.roll_back()
 
     async def _watch_files(self) -> None:
-        seen = await self._in_thread(lambda: _traces(self._settings.models))
+        seen = await self._in_thread(lambda: _traces(self._settings.models, self._others))
         while True:
             await asyncio.sleep(self._settings.watch_models_s)
-            traces = await self._in_thread(lambda: _traces(self._settings.models))
+            traces = await self._in_thread(lambda: _traces(self._settings.models, self._others))
             if traces != seen:
                 seen = traces
                 await self._reload_quietly()
@@ -234,11 +256,11 @@ def _outcome(before: Mapping[str, Served], served: Mapping[str, Served], name: s
     return "unchanged" if before.get(name) is served[name] else "switched"
 
 
-def _traces(models: Path) -> dict[Path, tuple[int, int]]:
-    """Return when the catalogue, each manifest and each signature changed, and their inodes."""
+def _traces(models: Path, others: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    """Return when catalogue, other files, manifests and signatures changed, and their inodes."""
     found = {}
     bundles = models.glob("*/[!.]*/manifest.json"), models.glob(f"*/[!.]*/{SIGNATURE}")
-    for path in (models / CATALOGUE, *bundles[0], *bundles[1]):
+    for path in (models / CATALOGUE, *others, *bundles[0], *bundles[1]):
         try:
             status = path.stat()
         except OSError:

@@ -37,6 +37,13 @@ OUTCOMES = (
     "cancelled",
     "error",
 )
+GATE_OUTCOMES = ("unauthorised", "limited")
+"""Of requests that are refused for their key, whatever the model."""
+
+KEY_OUTCOMES = (
+    *("ok", "invalid", "too_large", "not_found", "limited"),
+    *("rejected", "expired", "cancelled", "error"),
+)
 STAGES = ("decode", "queue", "run", "decide", "encode")
 REASONS = ("out_of_distribution", "ambiguous", "low_confidence")
 CAUSES = ("full", "idle", "max_wait", "deadline", "drain")
@@ -190,8 +197,14 @@ class Metrics:
         )
         self.rejections = Counter(
             "dunno_rejections",
-            "Requests refused for want of capacity.",
+            "Requests refused for want of capacity, ours or what their key may take.",
             ("model", "cause"),
+            registry=registry,
+        )
+        self.key_requests = Counter(
+            "dunno_key_requests",
+            "Requests by the name of the key that was shown and what became of them.",
+            ("key", "outcome"),
             registry=registry,
         )
         self.input_rejections = Counter(

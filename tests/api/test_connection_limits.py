@@ -262,9 +262,9 @@ def test_wish_for_another_protocol_is_passed_over_and_the_connection_closed(
 def test_request_with_a_body_that_wishes_for_another_protocol_is_answered_by_this_one(
     connection: Connection, protocol: str
 ) -> None:
-    wish = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "HTTP2_Settings": "AAMA"}
-    connection.send(request(**wish) + request(**wish))
-    connection.send(*(bytes([byte]) for byte in request(**wish)))
+    wish = request(Connection="Upgrade, HTTP2-Settings", Upgrade=protocol, HTTP2_Settings="AAMA")
+    connection.send(wish + wish)
+    connection.send(*(bytes([byte]) for byte in wish))
     connection.send(request())
 
     assert [connection.response()[0] for _ in range(4)] == [200] * 4

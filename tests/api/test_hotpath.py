@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import uvicorn
 from conftest import Server
-from connections import Connection, request
-from services import Service
+from connections import BODY, Connection, request
+from keys import WHOLE, write_keys
+from services import Service, until
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.api.fastlane import Fastlane
 from service.api.hotpath import HotProtocol
+from service.api.keys import digest_of
 from service.batching import cost
 from service.settings import Settings
 
@@ -145,15 +147,23 @@ class Wire(asyncio.Transport):
 class Connected(Service):
     """The whole service with a quick model, and one connection to it."""
 
-    def __init__(self, models: Path) -> None:
-        super().__init__(models, access_log=False)
+    def __init__(self, models: Path, keys: Path | None = None) -> None:
+        super().__init__(models, access_log=False, keys=keys)
         self.runtime.gate.set()
         self.predictor.warm()
         self.predictor.start()
-        self.wire = Wire()
+        self.protocol, self.wire = self.connect()
+
+    def connect(self) -> tuple[HotProtocol, Wire]:
+        wire = Wire()
         config = uvicorn.Config(self.app, log_config=None, proxy_headers=False)
-        self.protocol = HotProtocol(config, ServerState(), {})
-        self.protocol.connection_made(self.wire)
+        protocol = HotProtocol(config, ServerState(), {})
+        protocol.connection_made(wire)
+        return protocol, wire
+
+    def counted_with_key(self, outcome: str) -> float:
+        labels = {"key": "shop", "outcome": outcome}
+        return self.metrics.registry.get_sample_value("dunno_key_requests_total", labels) or 0.0
 
 
 class Nobody:
@@ -247,3 +257,109 @@ async def test_connection_of_a_stopping_server_is_closed_after_its_answer(tmp_pa
     assert service.wire.written.startswith(b"HTTP/1.1 200")
     assert b"connection: close" in service.wire.written
     assert service.wire.is_closed
+
+
+BATCH = b'{"instances": [' + b", ".join([b"[9, 0, 0]"] * 8) + b"]}"
+"""As many rows as one batch of `Service` has, and as its queue holds."""
+
+
+def shown(body: bytes = BODY, path: str = "/predict/fruit") -> bytes:
+    return request(body, path=path, Authorization=f"Bearer {WHOLE}")
+
+
+def shop(folder: Path, limits: str = "") -> Path:
+    return write_keys(folder, shop=f'sha256 = ["{digest_of(WHOLE)}"]\n{limits}')
+
+
+def statuses_of(address: str, *requests: bytes) -> list[int]:
+    """Return the statuses of requests on one connection, each sent when the last was answered."""
+    connection = Connection(address)
+    statuses = []
+    for each in requests:
+        connection.send(each)
+        statuses.append(connection.response()[0])
+    connection.close()
+    return statuses
+
+
+def test_request_with_a_key_takes_the_shortcut_and_one_without_is_refused_at_the_gate(
+    models: Path, tmp_path: Path, via_asgi: list[str]
+) -> None:
+    with Server(Settings(models=models, keys=shop(tmp_path)), HotProtocol) as address:
+        statuses = statuses_of(address, shown(), request(), request(X_API_Key=WHOLE))
+
+    assert statuses == [200, 401, 200]
+    assert via_asgi == []
+
+
+def test_request_that_leaves_the_shortcut_is_charged_once(
+    models: Path, tmp_path: Path, via_asgi: list[str]
+) -> None:
+    keys = shop(tmp_path, "requests_per_s = 0.001\nburst = 3")
+    bad, rare = shown(b'{"instances": [[1]]}'), shown(path="/predict/%66ruit")
+    with Server(Settings(models=models, keys=keys), HotProtocol) as address:
+        statuses = statuses_of(address, bad, rare, shown(), shown())
+
+    assert statuses == [400, 200, 200, 429]
+    assert len(via_asgi) == 2
+
+
+@pytest.mark.anyio
+async def test_request_that_finds_no_room_on_the_shortcut_is_charged_once(
+    tmp_path: Path, via_asgi: list[str]
+) -> None:
+    keys = shop(tmp_path, "requests_per_s = 0.001\nburst = 3\nconcurrent_requests = 2")
+    service = Connected(tmp_path, keys)
+    other, wire = service.connect()
+
+    service.protocol.data_received(shown(BATCH))
+    other.data_received(shown(BATCH))
+    await until(lambda: service.counted_with_key("ok") == 1)
+    other.data_received(shown(BATCH))
+    await until(lambda: service.counted_with_key("ok") == 2)
+
+    assert service.wire.written.startswith(b"HTTP/1.1 200")
+    assert wire.written.startswith(b"HTTP/1.1 429")
+    assert b"HTTP/1.1 200" in wire.written
+    assert service.counted_with_key("rejected") == 1
+    assert via_asgi == []
+
+
+@pytest.mark.anyio
+async def test_key_with_as_many_at_once_as_it_may_is_status_429_until_one_is_answered(
+    tmp_path: Path,
+) -> None:
+    service = Connected(tmp_path, shop(tmp_path, "concurrent_requests = 1"))
+    other, wire = service.connect()
+    first = shown()
+
+    service.protocol.data_received(first[:-1])  # goes on waiting for its body
+    await turns()
+    other.data_received(shown())
+    await turns()
+    refused, wire.written = wire.written, b""
+    service.protocol.data_received(first[-1:])
+    await until(lambda: service.counted_with_key("ok") == 1)
+    other.data_received(shown())
+    await turns()
+
+    assert service.wire.written.startswith(b"HTTP/1.1 200")
+    assert refused.startswith(b"HTTP/1.1 429")
+    assert b"concurrency_exceeded" in refused
+    assert b"retry-after: 1\r\n" in refused
+    assert wire.written.startswith(b"HTTP/1.1 200")
+    assert (service.counted_with_key("ok"), service.counted_with_key("limited")) == (2, 1)
+
+
+@pytest.mark.anyio
+async def test_caller_that_hangs_up_gives_the_place_of_his_key_back(tmp_path: Path) -> None:
+    service = Connected(tmp_path, shop(tmp_path, "concurrent_requests = 1"))
+    other, wire = service.connect()
+
+    service.protocol.data_received(shown())
+    service.protocol.connection_lost(None)
+    other.data_received(shown())
+    await turns()
+
+    assert wire.written.startswith(b"HTTP/1.1 200")
+    assert (service.counted_with_key("cancelled"), service.counted_with_key("ok")) == (1, 1)

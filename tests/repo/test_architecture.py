@@ -27,9 +27,11 @@ MAY_IMPORT = {
         *("service.api", "service.prediction", "service.inputs", "service.decision"),
     },
     "service.app": {"service.api", "service.prediction"},
+    "service.posture": {"service.api", "service.prediction"},
     "service.bench": {"service.bench"},
     "service.cli": {
         *("service.app", "service.api", "service.prediction", "service.inputs", "service.bench"),
+        "service.posture",
     },
     "training": {
         *("training", "service.inputs", "service.runtimes", "service.decision", "service.bundle"),

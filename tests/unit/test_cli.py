@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from many_callers import serving
 from PIL import Image
 
+from service.api.keys import digest_of, read_key_file
 from service.cli import main
 from service.runtimes import RUNTIMES
 
@@ -110,11 +112,84 @@ def test_check_lists_models_settings_and_posture(
 
     result = dunno("check", "--models", models)
 
-    assert result.exit_code == 0
     assert re.search(r"fruit.*onnx.*1\.0%.*certified", result.stdout)
     assert "DUNNO_MAX_BATCH_ROWS=32" in result.stdout
-    assert "warning: listening on 0.0.0.0" in result.stdout
+    assert "UNSAFE: listening on 0.0.0.0" in result.stdout
+    assert "ok: admin: there is no such address" in result.stdout
     assert "all bundles match" in result.stdout
+
+
+def safe_models(folder: Path) -> Path:
+    fruit_bundle(folder)
+    write_catalogue(folder, "fruit")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(path.stat().st_mode & ~0o022)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("variables", "exit_code"),
+    [
+        pytest.param({}, 0, id="loopback"),
+        pytest.param({"DUNNO_HOST": "::"}, 3, id="wide"),
+        pytest.param({"DUNNO_HOST": "::", "DUNNO_ALLOW_ANONYMOUS": "true"}, 0, id="meant"),
+        pytest.param({"DUNNO_KEYS": "nowhere.toml"}, 2, id="no such keys"),
+    ],
+)
+def test_check_exits_with_three_if_the_server_would_start_unsafely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], exit_code: int
+) -> None:
+    models = safe_models(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert dunno("check", "--models", models).exit_code == exit_code
+
+
+def test_server_warns_of_an_unsafe_posture_and_starts(models: Path) -> None:
+    variables = {**os.environ, "DUNNO_HOST": "0.0.0.0"}  # noqa: S104  this is what is warned of
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--models", str(models)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=variables) as process:  # noqa: S603  our own
+        assert process.stderr is not None
+        warned = json.loads(process.stderr.readline())
+        is_running = any(b"running on" in line for line in process.stderr)
+        process.terminate()
+
+        assert (warned["level"], warned["posture"]) == ("warning", "UNSAFE")
+        assert is_running
+        assert process.wait(10) == 0
+
+
+def test_key_is_shown_once_beside_the_lines_for_the_file(tmp_path: Path) -> None:
+    made, again = dunno("key", "shop"), dunno("key", "shop")
+
+    path = tmp_path / "keys.toml"
+    path.write_text(made.stdout)
+    key = made.stderr.strip()
+    assert key.startswith("dunno_")
+    assert key not in made.stdout
+    assert read_key_file(path).keys["shop"].sha256 == (digest_of(key),)
+    assert again.stderr != made.stderr
+
+
+def test_name_of_a_key_that_toml_would_not_take_is_refused() -> None:
+    result = dunno("key", "my shop")
+
+    assert result.exit_code == 2
+    assert "NAME: expected small letters" in result.stderr
+
+
+def test_keys_that_cannot_be_used_are_one_sentence_and_exit_code_two(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys.toml").write_text("[keys.shop]")
+    monkeypatch.setenv("DUNNO_KEYS", str(tmp_path / "keys.toml"))
+
+    result = dunno("serve", "--models", models)
+
+    assert result.exit_code == 2
+    assert "keys.toml: keys.shop.sha256: Field required" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
 
 
 def test_misspelled_setting_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
