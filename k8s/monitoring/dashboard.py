@@ -350,6 +350,17 @@ MODELS = (
         ),
     ),
     Panel(
+        "Instances lost",
+        "short",
+        "Runtimes given up and built anew since the processes began, by cause.",
+        (
+            Query(
+                f"sum by (model, cause) (dunno_lost_instances_total{{{MODEL}}})",
+                "{{model}} {{cause}}",
+            ),
+        ),
+    ),
+    Panel(
         "Weights",
         "percentunit",
         "Share of the requests that name no version; least of all workers: 0 after a rollback.",
@@ -460,6 +471,40 @@ PROCESS = (
                 f"max by (instance) (process_open_fds{{{SERVICE}}}"
                 f" / process_max_fds{{{SERVICE}}} {OURS})",
                 "{{instance}}",
+            ),
+        ),
+    ),
+    Panel(
+        "Connections",
+        "short",
+        "Open ones of the worker with most: each has a limit of its own.",
+        (
+            Query(
+                f"max by (instance) (dunno_connections{{{SERVICE}}})",
+                "{{instance}}",
+            ),
+        ),
+    ),
+    Panel(
+        "Connections ended",
+        "short",
+        "A second, by the limit or the fault that ended them.",
+        (
+            Query(
+                f"sum by (cause) (rate(dunno_connection_rejections_total{{{SERVICE}}}{RATE}))",
+                "{{cause}}",
+            ),
+        ),
+    ),
+    Panel(
+        "Requests by key",
+        "reqps",
+        "By what became of them, where callers show keys.",
+        (
+            Query(
+                "sum by (key, outcome) "
+                f"(rate(dunno_key_requests_total{{{SERVICE}}}{RATE})) or vector(0)",
+                "{{key}} {{outcome}}",
             ),
         ),
     ),

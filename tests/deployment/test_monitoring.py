@@ -262,7 +262,7 @@ def test_every_metric_of_the_dashboard_is_told_but_of_what_did_not_happen(
     names = {name for _, query in drawn() for name in series(query)}
 
     silent = {name for name in names if not prometheus.query(f"count({name})")}
-    assert silent == {"dunno_rollbacks_total"}
+    assert silent == {"dunno_rollbacks_total", "dunno_key_requests_total"}
 
 
 def test_every_translation_has_data_after_some_traffic(watched: Watched) -> None:
