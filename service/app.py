@@ -161,7 +161,9 @@ def compose(
     app.state.metrics = metrics
     app.state.workers = workers
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics, traces)
-    resources = Resources(catalogue, settings, metrics, fastlane.decoders, traces)
+    resources = Resources(
+        catalogue, settings, metrics, fastlane.decoders, fastlane.body_limits, traces
+    )
     app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
     return _guarded(fastlane, keys, settings, metrics)
 

@@ -327,6 +327,7 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
 @click.argument("url")
 @click.option("--body", type=Path, help="File to POST; without one the request is a GET.")
 @click.option("--content-type", help="Of the body; by the file's suffix unless given.")
+@click.option("--header", "headers", multiple=True, help="One more, such as 'X-API-Key: …'.")
 @click.option(
     "--concurrency",
     default="1,2,4,8,16,32,64,128,256",
@@ -352,6 +353,7 @@ def bench(  # noqa: PLR0913  one parameter for each option of the command
     url: str,
     body: Path | None,
     content_type: str | None,
+    headers: tuple[str, ...],
     concurrency: str,
     *,
     seconds: float,
@@ -373,7 +375,7 @@ def bench(  # noqa: PLR0913  one parameter for each option of the command
     plan = Plan(_connections(concurrency), seconds, processes)
     steps = []
     try:
-        request = build_request(url, *_content(body, content_type))
+        request = build_request(url, *_content(body, content_type), headers)
         with Console(stderr=True).status("asking once") as status:
             for step in measure_curve(request, plan):
                 steps.append(step)

@@ -21,6 +21,7 @@
     │       └── RiskNotCertifiable  no certified row for this max_error
     ├── CapacityError           right request, wrong moment; carries `retry_after_s`
     │   ├── QueueFull           the model's share of the queue is taken
+    │   ├── BodiesFull          bodies on their way hold as much as they may
     │   ├── DeadlineUnreachable too many rows wait for the deadline to be met
     │   ├── NotReady            the model's runtime is being built anew
     │   ├── RateExceeded        the caller's key has been shown too often
@@ -167,6 +168,10 @@ class Draining(CapacityError):
 
 class DeadlineExceeded(CapacityError):
     """The rows were still waiting when their answer became worthless."""
+
+
+class BodiesFull(CapacityError):
+    """Bodies of all callers that are on their way hold as much as they may together."""
 
 
 class DeadlineUnreachable(CapacityError):

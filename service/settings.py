@@ -121,6 +121,9 @@ class Settings(BaseSettings):
     max_inflation_ratio: int = Field(default=200, ge=1, le=1100)
     """Most bytes that a byte of a compressed body may stand for, once they are more than 64 KiB."""
 
+    max_arriving_bytes: int = Field(default=128 * MEBIBYTE, ge=1024, le=1024 * 1024 * MEBIBYTE)
+    """Most bytes of all bodies together that have come in part; more are refused with 503."""
+
     body_timeout_ms: float = Field(default=10_000, ge=100, le=600_000)
     """Longest time for a request body to arrive."""
 

@@ -5,12 +5,20 @@ import contextlib
 from email.message import Message
 from email.utils import collapse_rfc2231_value
 from functools import lru_cache
+from typing import NamedTuple
 
 from starlette.types import Receive
 
 from service.api.middleware import Headers, header
-from service.errors import BodyTimedOut, BodyTooLarge, InputInvalid, MediaTypeUnsupported
+from service.errors import (
+    BodiesFull,
+    BodyTimedOut,
+    BodyTooLarge,
+    InputInvalid,
+    MediaTypeUnsupported,
+)
 from service.inputs import Payload
+from service.telemetry.series import CounterSeries
 
 LINGER_S = 2.0
 """So long the rest of a refused body is read and dropped: closing earlier would make the kernel
@@ -19,7 +27,7 @@ reset the connection, and the caller lose the answer that says why."""
 MOST_CONTENT_TYPE_BYTES = 1024
 """A longer Content-Type is refused: reading its quotes takes time with the square of its length."""
 
-UNREAD = (BodyTooLarge, BodyTimedOut)
+UNREAD = (BodyTooLarge, BodyTimedOut, BodiesFull)
 """Failures after which the connection is closed: what comes next would be the rest of a body."""
 
 CURL_DEFAULT = "application/x-www-form-urlencoded"
@@ -31,27 +39,63 @@ class CallerGone(Exception):
     """The caller hung up before the body was complete; nobody is there to be told."""
 
 
-async def read_payload(
-    headers: Headers, receive: Receive, max_bytes: int, timeout_s: float
-) -> Payload:
+class Room:
+    """For bodies on their way: what has come of them, together, is never more than there is room.
+
+    A body that comes in one piece is read at once and needs none.
+    """
+
+    def __init__(self, most_bytes: int, rejections: CounterSeries) -> None:
+        self._most_bytes = self._left_bytes = most_bytes
+        self._rejections = rejections
+
+    def take(self, size_bytes: int) -> None:
+        """Keep a piece of a body.
+
+        Raises:
+            BodiesFull: if there is no room for it.
+        """
+        if size_bytes > self._left_bytes:
+            self._rejections.inc()
+            raise BodiesFull(
+                f"bodies that are on their way hold {self._most_bytes - self._left_bytes:,} of "
+                f"{self._most_bytes:,} bytes; there is no room for {size_bytes:,} more"
+            )
+        self._left_bytes -= size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Keep it no more."""
+        self._left_bytes += size_bytes
+
+
+class BodyLimits(NamedTuple):
+    """What a body may take."""
+
+    max_bytes: int
+    timeout_s: float
+    room: Room
+
+
+async def read_payload(headers: Headers, receive: Receive, limits: BodyLimits) -> Payload:
     """Return the body of a request with what its headers say of it.
 
     Raises:
+        BodiesFull: if too much of other bodies has come already.
         BodyTooLarge: as soon as it is known, at best before a byte is read.
-        BodyTimedOut: if it is not complete after `timeout_s`.
+        BodyTimedOut: if it is not complete in time.
         MediaTypeUnsupported: if it is compressed.
         CallerGone: if the caller hung up.
     """
     if header(headers, b"content-encoding") not in (b"", b"identity"):
         raise MediaTypeUnsupported("Content-Encoding: expected none, got a compressed body")
     declared = header(headers, b"content-length")
-    if declared.isdigit() and int(declared[:20]) > max_bytes:
-        raise BodyTooLarge("the body", max_bytes, "bytes")
+    if declared.isdigit() and int(declared[:20]) > limits.max_bytes:
+        raise BodyTooLarge("the body", limits.max_bytes, "bytes")
     try:
-        async with asyncio.timeout(timeout_s):
-            body = await _read_body(receive, max_bytes)
+        async with asyncio.timeout(limits.timeout_s):
+            body = await _read_body(receive, limits)
     except TimeoutError:
-        raise BodyTimedOut(f"the body was not complete after {timeout_s:g} s") from None
+        raise BodyTimedOut(f"the body was not complete after {limits.timeout_s:g} s") from None
     return payload_of(body, header(headers, b"content-type"))
 
 
@@ -75,20 +119,26 @@ async def linger(receive: Receive) -> None:
                 pass
 
 
-async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+async def _read_body(receive: Receive, limits: BodyLimits) -> bytes:
     chunks: list[bytes] = []
-    size_bytes = 0
+    size_bytes = taken_bytes = 0
     has_more = True
-    while has_more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise CallerGone
-        chunk = message.get("body", b"")
-        size_bytes += len(chunk)
-        if size_bytes > max_bytes:
-            raise BodyTooLarge("the body", max_bytes, "bytes")
-        chunks.append(chunk)
-        has_more = message.get("more_body", False)
+    try:
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            chunk = message.get("body", b"")
+            size_bytes += len(chunk)
+            if size_bytes > limits.max_bytes:
+                raise BodyTooLarge("the body", limits.max_bytes, "bytes")
+            chunks.append(chunk)
+            has_more = message.get("more_body", False)
+            if has_more:
+                limits.room.take(len(chunk))
+                taken_bytes += len(chunk)
+    finally:
+        limits.room.give_back(taken_bytes)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

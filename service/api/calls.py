@@ -14,7 +14,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.bodies import UNREAD, CallerGone, linger, read_payload
+from service.api.bodies import UNREAD, BodyLimits, CallerGone, linger, read_payload
 from service.api.departures import Departure
 from service.api.fastlane import (
     identity,
@@ -52,6 +52,7 @@ class Resources(NamedTuple):
     settings: Settings
     metrics: Metrics
     decoders: DecoderPool
+    body_limits: BodyLimits
     traces: "Traces | None" = None
 
 
@@ -82,7 +83,8 @@ class Call:
         self.not_found_text = ""
         """What is said of a model that there is not; nothing: what the catalogue says."""
 
-        self.max_body_bytes = resources.settings.max_body_bytes
+        self.max_body_bytes = resources.body_limits.max_bytes
+        self._body_limits = resources.body_limits
         self.max_inflation_ratio = resources.settings.max_inflation_ratio
         self._receive = receive
         self._settings = resources.settings
@@ -129,9 +131,8 @@ class Call:
             ClientError: if it is too large or does not arrive.
             CallerGone: if the caller hung up.
         """
-        timeout_s = self._settings.body_timeout_ms / 1000
         headers = [pair for pair in self.scope["headers"] if pair[0] not in _NOT_READ]
-        payload = await read_payload(headers, self._receive, self.max_body_bytes, timeout_s)
+        payload = await read_payload(headers, self._receive, self._body_limits)
         payload.media_type = "application/json"
         return payload
 

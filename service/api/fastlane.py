@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.bodies import UNREAD, CallerGone, linger, read_payload
+from service.api.bodies import UNREAD, BodyLimits, CallerGone, Room, linger, read_payload
 from service.api.departures import Departure
 from service.api.doorway import Doorway
 from service.api.keys import Key, Keys, key_of, seen_by
@@ -75,6 +75,12 @@ class Fastlane:
         catalogue.on_switch(self._routes.clear)
         self.inflight = metrics.inflight.labels("native")
         self.max_body_bytes = settings.max_body_bytes
+        room = Room(
+            settings.max_arriving_bytes, metrics.rejections.labels(UNKNOWN_MODEL, "bodies_full")
+        )
+        self.body_limits = BodyLimits(
+            settings.max_body_bytes, settings.body_timeout_ms / 1000, room
+        )
         self.slow_s = settings.slow_request_s
         self.keys: Keys | None = None
         """Who may ask; None: everybody. Looked at by `service.api.hotpath` only: all others have
@@ -128,12 +134,7 @@ class Fastlane:
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
         predictor.hold()  # another version may take its place while the body comes
         try:
-            payload = await read_payload(
-                scope["headers"],
-                receive,
-                self.max_body_bytes,
-                self._settings.body_timeout_ms / 1000,
-            )
+            payload = await read_payload(scope["headers"], receive, self.body_limits)
             deadline_s = time.monotonic() + self._patience_s(options)
             departure.watch()
             prediction = await predictor.predict(payload, terms, deadline_s, self.decoders)

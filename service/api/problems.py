@@ -32,6 +32,7 @@ STATUS: dict[type[DunnoError], int] = {
     errors.QueueFull: 429,
     errors.RateExceeded: 429,
     errors.ConcurrencyExceeded: 429,
+    errors.BodiesFull: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
     errors.DeadlineUnreachable: 503,

@@ -1,11 +1,15 @@
 """The one request that a load repeats, as bytes, and what the server says to it once."""
 
 import http.client
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from service.bench.failures import BenchFailed
+
+_is_header = re.compile(r"[A-Za-z0-9-]+: *[\x21-\x7e][\x20-\x7e]*").fullmatch
 
 PATIENCE_S = 10.0
 """Longest wait for the first answer, which may have to load or compile something."""
@@ -28,12 +32,23 @@ class Sample(NamedTuple):
     body: bytes
 
 
-def build_request(url: str, body: bytes | None, content_type: str) -> Request:
+def build_request(
+    url: str, body: bytes | None, content_type: str, headers: Sequence[str] = ()
+) -> Request:
     """Return the request as bytes: POST with a body, GET without one.
 
+    Args:
+        url: where to.
+        body: of the request, or None.
+        content_type: of the body.
+        headers: more lines, such as `X-API-Key: …`.
+
     Raises:
-        BenchFailed: if the address is no plain `http://` address.
+        BenchFailed: if the address is no plain `http://` address, or a header is none.
     """
+    for line in headers:
+        if not _is_header(line):
+            raise BenchFailed(f"expected a header such as 'X-API-Key: …', got {line!r}")
     try:
         where = urlsplit(url)
         port = where.port or 80
@@ -44,6 +59,7 @@ def build_request(url: str, body: bytes | None, content_type: str) -> Request:
     target = (where.path or "/") + (f"?{where.query}" if where.query else "")
     host = where.netloc.rpartition("@")[2]
     lines = [f"{'GET' if body is None else 'POST'} {target} HTTP/1.1", f"Host: {host}"]
+    lines += headers
     if body is not None:
         lines += [f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
     try:

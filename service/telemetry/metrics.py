@@ -52,6 +52,7 @@ LANES: tuple[Literal["interactive", "bulk"], ...] = ("interactive", "bulk")
 REJECTION_CAUSES = (
     "queue_full",
     "decoding_full",
+    "bodies_full",
     "deadline_unreachable",
     "not_ready",
     "draining",

@@ -30,7 +30,7 @@ def connect(
 ) -> httpx.AsyncClient:
     app = Starlette()
     lane = Fastlane(RequestIds(app), catalogue, settings, metrics)
-    resources = Resources(catalogue, settings, metrics, lane.decoders)
+    resources = Resources(catalogue, settings, metrics, lane.decoders, lane.body_limits)
     app.router.routes.extend(protocol_routes(resources, lane, environment))
     return httpx.AsyncClient(transport=httpx.ASGITransport(lane), base_url="http://test")
 

@@ -236,3 +236,42 @@ def test_body_that_comes_too_slowly_is_counted(models: Path) -> None:
 
         assert connection.response()[0] == 408
         assert counted(client, "fruit", "body_timed_out") == 1
+
+
+@pytest.mark.parametrize("path", ["/predict/fruit", "/v1/models/fruit:predict"])
+def test_bodies_on_their_way_share_a_room_and_one_that_finds_none_is_refused(
+    models: Path, path: str
+) -> None:
+    body = instances([FRUIT]) + b" " * 8000
+    first, rest = request(body, path=path)[:-6000], request(body, path=path)[-6000:]
+    settings = Settings(models=models, max_arriving_bytes=3000)
+
+    with (
+        Server(settings, HotProtocol) as address,
+        closing(Connection(address)) as waiting,
+        closing(Connection(address)) as refused,
+    ):
+        waiting.send(first)
+        while not in_flight(address):
+            pass
+        refused.send(first)
+        status, headers, told = refused.response()
+        waiting.send(rest)
+
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "there is no room for" in str(told.get("detail", told.get("error")))
+        assert refused.is_closed()
+        assert waiting.response()[0] == 200
+        again = httpx.post(f"{address}{path}", content=body, headers={"Content-Type": JSON})
+        assert again.status_code == 200
+        text = httpx.get(f"{address}/metrics").text
+        assert 'dunno_rejections_total{cause="bodies_full",model="_unknown"} 1.0' in text
+
+
+def in_flight(address: str) -> bool:
+    """Whether the server has begun to read a request."""
+    text = httpx.get(f"{address}/metrics").text
+    return any(
+        line.startswith("dunno_inflight_requests") and line.endswith(" 1.0")
+        for line in text.splitlines()
+    )

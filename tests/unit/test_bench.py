@@ -284,6 +284,12 @@ def test_server_that_fails_under_load_alone_is_reported() -> None:
             list(measure_curve(request, Plan((1,), SECONDS)))
 
 
+def test_request_carries_the_headers_that_it_is_given() -> None:
+    request = build_request("http://127.0.0.1/", b"x", "text/plain", ["X-API-Key: secret"])
+
+    assert b"\r\nX-API-Key: secret\r\n" in request.content
+
+
 # dunno bench
 
 
@@ -323,6 +329,8 @@ def test_server_that_answers_errors_only_is_one_sentence_and_exit_code_two() -> 
         (("127.0.0.1:8000",), "expected an address such as http://"),
         (("http://127.0.0.1:99999/",), "Port out of range"),
         (("http://127.0.0.1/ä",), "expected an address in ASCII"),
+        (("http://127.0.0.1/", "--header", "a key"), "expected a header such as"),
+        (("http://127.0.0.1/", "--header", "A: b\r\nC: d"), "expected a header such as"),
         (("http://127.0.0.1:1/", "--concurrency", "1,x"), "expected numbers from 1 on"),
         (("http://127.0.0.1:1/", "--body", "nowhere.json"), "a file that can be read"),
         (("http://127.0.0.1:1/", "--body", "a", "--content-type", "b/c"), "a file that can be"),
