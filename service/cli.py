@@ -43,6 +43,8 @@ CANNOT_SERVE = 2
 
 UNSAFE = 3
 """Exit code of `dunno check` when the service would start and had better not."""
+A_DAY_S = 86_400
+STANDARD_ERROR = 2  # its file descriptor
 
 MEDIA_TYPES = {
     ".png": "image/png",
@@ -91,6 +93,7 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
     settings = _settings(host=host, port=port, models=models)
     from service.telemetry.logs import configure_logs  # noqa: PLC0415  keeps --help quick
 
+    _open_standard_streams()
     configure_logs(settings.log_level)
     # The first process of a container would not even hear it while models are loaded.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -99,6 +102,13 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
         _serve_here(settings)
     else:
         _serve_by_workers(settings)
+
+
+def _open_standard_streams() -> None:
+    """Let the descriptors 0, 1 and 2 be no file or socket of ours: libraries write to them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # by workers
+    os.close(descriptor)
 
 
 def _serve_here(settings: Settings) -> None:
@@ -127,7 +137,7 @@ def _serve_by_workers(settings: Settings) -> None:
     from service.api.supervisor import Supervisor  # noqa: PLC0415
     from service.telemetry.workers import FOLDER  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory(prefix="dunno-") as folder:
+    with _folder_of_workers() as folder:
         # Workers read the environment anew, and options of the command line are not in it.
         os.environ |= {FOLDER: folder, "DUNNO_MODELS": str(settings.models)}
         config = _server_config("service.app:create_worker", settings)
@@ -149,6 +159,17 @@ def _prove_free(host: str, port: int) -> None:
         _stop(str(error))
 
 
+def _folder_of_workers() -> "tempfile.TemporaryDirectory[str]":
+    """Return a new folder for the sockets by which workers tell each other their metrics."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="dunno-", ignore_cleanup_errors=True)
+    except OSError as error:
+        _stop(
+            "several workers need a folder for temporary files, such as /tmp, that can be written "
+            f"to ({error.strerror}); TMPDIR names another one, DUNNO_WORKERS=1 needs none"
+        )
+
+
 def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicorn.Config":
     import uvicorn  # noqa: PLC0415  only `serve` needs it
 
@@ -168,6 +189,8 @@ def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicor
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the protocol has to see the service itself
+        # Importing takes long where processors are scarce, and a worker that starts is silent then.
+        timeout_worker_healthcheck=math.ceil(settings.max_stall_ms / 1000) or A_DAY_S,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_ms / 1000),
     )
 
@@ -558,7 +581,7 @@ def _report_posture(settings: Settings) -> None:
     except (BundleError, OSError):
         return  # whoever loads it says so better
     for level, text in findings:
-        if level != "ok":
+        if level not in ("ok", "note"):
             logging.getLogger(__name__).warning(text, extra={"posture": level})
 
 

@@ -20,7 +20,7 @@ OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 class Finding(NamedTuple):
     """One part of the posture."""
 
-    level: Literal["ok", "warning", "UNSAFE"]
+    level: Literal["ok", "note", "warning", "UNSAFE"]
     text: str
 
 
@@ -112,7 +112,7 @@ def _signatures(settings: Settings) -> Finding:
         "signatures: not looked at, as DUNNO_TRUSTED_KEYS is not set; whoever can write to the "
         "folder of models decides what is answered"
     )
-    return Finding("warning", text)
+    return Finding("note", text)
 
 
 def _models(models: Path) -> Finding:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -276,29 +276,50 @@ def worker_count(settings: Settings) -> int:
     return settings.workers or max(1, int(usable_cores()))
 
 
-def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
-    """Return how many cores this process may use: its affinity, cut by the container's quota.
+def usable_cores(
+    cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> float:
+    """Return how many cores this process may use: its affinity, cut by quotas.
 
     Args:
         cgroup: where control groups are mounted, version 1 or 2.
+        own: tells which groups this process is in; in a container they are mounted as the first.
     """
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    quota = _quota_of_version_2(cgroup) or _quota_of_version_1(cgroup)
-    return min(cores, quota) if quota else cores
+    quotas = (_quota_of(cgroup, group) for group in _groups(own))
+    return min([cores, *(quota for quota in quotas if quota)])
 
 
-def _quota_of_version_2(cgroup: Path) -> float | None:
+def _groups(own: Path) -> set[PurePosixPath]:
+    """Return the groups of this process for processors and those above, the first one included."""
     try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
+        lines = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    found = {PurePosixPath()}
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if not controllers or "cpu" in controllers.split(","):
+            group = PurePosixPath(path.lstrip("/"))
+            found |= {group, *group.parents}
+    return found
+
+
+def _quota_of(cgroup: Path, group: PurePosixPath) -> float | None:
+    return _quota_of_version_2(cgroup / group) or _quota_of_version_1(cgroup / "cpu" / group)
+
+
+def _quota_of_version_2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
         return int(quota) / int(period)
     except (OSError, ValueError):
         return None  # no such file, or "max": no quota
 
 
-def _quota_of_version_1(cgroup: Path) -> float | None:
+def _quota_of_version_1(folder: Path) -> float | None:
     try:
-        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
-        period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return None
     return quota / period if quota > 0 and period > 0 else None

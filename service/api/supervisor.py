@@ -3,8 +3,12 @@
 import logging
 import os
 import signal
+import time
+from typing import Any
 
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 HEAR_EVERY_S = 0.1
 
@@ -12,7 +16,41 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor(Multiprocess):
-    """Starts workers, replaces those that die, and passes signals on to them."""
+    """Starts workers, replaces those that die or are silent, and passes signals on to them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._heard_s: dict[int | None, float] = {}
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that died, or were silent for `timeout_worker_healthcheck`.
+
+        uvicorn waits so long for each in turn, and replaces nobody and hears no signal meanwhile.
+        """
+        for number, process in enumerate(self.processes):
+            if self.should_exit.is_set() or self._is_well(process):
+                continue
+            process.kill()
+            process.join()
+            self._heard_s.pop(process.pid, None)
+            told = {"pid": process.pid, "exit_code": process.exitcode}
+            if process.exitcode == STARTUP_FAILURE:  # its successors would fail like it
+                log.error("worker cannot serve", extra=told)
+                self.should_exit.set()
+                return
+            log.error("worker died and is replaced", extra=told)
+            self.processes[number] = Process(self.config, self.sockets)
+            self.processes[number].start()
+
+    def _is_well(self, process: Process) -> bool:
+        now_s = time.monotonic()
+        heard_s = self._heard_s.setdefault(process.pid, now_s)
+        if not process.process.is_alive():
+            return False
+        if process.ping(HEAR_EVERY_S):
+            self._heard_s[process.pid] = now_s
+            return True
+        return now_s - heard_s < self.config.timeout_worker_healthcheck
 
     def handle_hup(self) -> None:
         """Let every worker reload its catalogue, where uvicorn would start others in their place.

@@ -7,12 +7,12 @@ loop stood.
 """
 
 import asyncio
-import faulthandler
 import logging
 import os
 import sys
 import threading
 import time
+import traceback
 
 from service.telemetry.series import Histogram
 
@@ -64,6 +64,16 @@ class Heartbeat:
             looks_left = most_looks if self._beats != beats else looks_left - 1
             beats = self._beats
             if looks_left == 0:
-                log.critical("the event loop stands still", extra={"seconds": self._stall_s})
-                faulthandler.dump_traceback(sys.stderr)
+                extra = {"seconds": self._stall_s, "stacks": _stacks()}
+                log.critical("the event loop stands still", extra=extra)
+                logging.shutdown()  # waits for the line to be written, but not for ever
                 os._exit(STALLED)
+
+
+def _stacks() -> dict[str, list[str]]:
+    """Return where each thread stands, by its name."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    return {
+        names.get(number, str(number)): traceback.format_stack(frame)
+        for number, frame in sys._current_frames().items()  # noqa: SLF001  there is no other way
+    }

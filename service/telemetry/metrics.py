@@ -20,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from service.telemetry.drift import ALARM, Drift
 from service.telemetry.exposition import TEXT, Format
+from service.telemetry.logs import dropped_lines
 from service.telemetry.recent import Recent
 from service.telemetry.series import Counter, Gauge, Histogram
 
@@ -151,6 +152,7 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """Count what is noted down; yields nothing of its own."""
+        self.log_lines_dropped.labels().value = dropped_lines()
         for model in list(self._models.values()):  # others may be loaded meanwhile
             model.count_notes()
         return ()
@@ -401,6 +403,11 @@ class Metrics:
             "dunno_event_loop_lag_seconds",
             "How late a timer of the event loop fired.",
             buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self.log_lines_dropped = Counter(
+            "dunno_log_lines_dropped",
+            "Lines of the log that nobody took in time.",
             registry=registry,
         )
         self.process_id = Gauge(

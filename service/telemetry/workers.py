@@ -8,6 +8,7 @@ of a series, but not of a sum.
 
 import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,8 @@ _END = b"# EOF\n"  # of an exposition in OpenMetrics
 PATIENCE_S = 0.5
 """So long a worker may take to tell its series; one that is late is left out of this scrape."""
 
+log = logging.getLogger(__name__)
+
 
 class Workers:
     """The worker processes of this server, seen from one of them."""
@@ -34,16 +37,21 @@ class Workers:
         self._folder = folder
         self._metrics = metrics
         self.number, self._claim = _claim_number(folder)
+        self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Begin to tell the others."""
+        """Begin to tell the others; where that is not to be, this worker is left out of scrapes."""
         path = self._socket_of(self.number)
-        path.unlink(missing_ok=True)  # of the worker that had the number before
-        self._server = await asyncio.start_unix_server(self._tell, path)
+        try:
+            path.unlink(missing_ok=True)  # of the worker that had the number before
+            self._server = await asyncio.start_unix_server(self._tell, path)
+        except OSError as error:  # a full disk is no reason not to answer
+            log.error("other workers cannot see these metrics", extra={"detail": str(error)})  # noqa: TRY400
 
     async def close(self) -> None:
         """Stop telling the others."""
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
         self.release()
 
     def release(self) -> None:
@@ -126,7 +134,7 @@ def _claim_number(folder: Path) -> tuple[int, int]:
     """Return the least number that no living worker has, and the file that holds the claim."""
     number = 0
     while True:
-        claim = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        claim = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDONLY, 0o600)
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

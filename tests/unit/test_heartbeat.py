@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ PROGRAM = """
 import asyncio, time
 from prometheus_client import CollectorRegistry
 from service.telemetry.heartbeat import Heartbeat
+from service.telemetry.logs import configure_logs
 from service.telemetry.series import Histogram
+
+configure_logs("info")
 
 async def main():
     lag = Histogram("lag", "Of it.", buckets=(0.1,), registry=CollectorRegistry())
@@ -42,7 +46,20 @@ def test_process_whose_event_loop_stands_still_ends_and_tells_where_it_stood() -
         _, told = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == STALLED
-    assert 'File "<string>"' in told
+    (stack,) = [text for name, text in stacks(told).items() if name == "MainThread"]
+    assert 'File "<string>"' in stack[-1]
+
+
+def stacks(told: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(told)["stacks"]
+    return found
+
+
+def test_process_whose_event_loop_stands_still_ends_although_nobody_reads_its_log() -> None:
+    fill = "import os; os.set_blocking(2, False)\n    try:\n        while os.write(2, b'x'): pass\n"
+    fill += "    except BlockingIOError: os.set_blocking(2, True)\n    time.sleep(60)"
+    with beating(2 * PERIOD_S, fill) as process:
+        assert process.wait(PATIENCE_S) == STALLED
 
 
 @pytest.mark.parametrize(

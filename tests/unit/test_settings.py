@@ -84,3 +84,22 @@ def test_cores_follow_the_quota_of_the_container(
     (tmp_path / name).write_text(content)
 
     assert usable_cores(tmp_path) == (cores or usable_cores(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("dunno.slice/dunno.service/cpu.max", "20000 100000"),
+        ("dunno.slice/cpu.max", "20000 100000"),
+        ("cpu/dunno.slice/cpu.cfs_quota_us", "20000"),
+    ],
+)
+def test_quota_of_a_group_above_is_one_of_the_process(
+    tmp_path: Path, file: str, content: str
+) -> None:
+    (tmp_path / "own").write_text("1:cpu,cpuacct:/dunno.slice\n0::/dunno.slice/dunno.service\n")
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).with_name("cpu.cfs_period_us").write_text("100000")
+    (tmp_path / file).write_text(content)
+
+    assert usable_cores(tmp_path, tmp_path / "own") == 0.2

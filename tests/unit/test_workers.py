@@ -186,6 +186,16 @@ async def test_worker_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
     await workers.close()
 
 
+@pytest.mark.anyio
+async def test_worker_that_cannot_tell_its_series_to_others_tells_its_own(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, Metrics())
+    (tmp_path / "0.socket").mkdir()  # where its socket would be
+    await workers.start()
+
+    assert b'worker="0"' in await workers.exposition()
+    await workers.close()
+
+
 def test_number_of_a_worker_that_is_gone_is_taken_again(tmp_path: Path) -> None:
     first, second = Workers(tmp_path, Metrics()), Workers(tmp_path, Metrics())
     assert (first.number, second.number) == (0, 1)
