@@ -27,6 +27,7 @@ from service.api.calls import Resources
 from service.api.fastlane import Fastlane
 from service.api.middleware import RequestIds
 from service.api.native import add_predict
+from service.api.pages import page_routes
 from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.api.protocols import add_protocols, protocol_routes
 from service.api.stopping import Stopping
@@ -140,6 +141,8 @@ def compose(
         description="A model server that knows when it does not know.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.include_router(catalogue_routes.router)
     app.include_router(probes.router)
@@ -155,6 +158,7 @@ def compose(
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics, traces)
     resources = Resources(catalogue, settings, metrics, fastlane.decoders, traces)
     app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
+    app.router.routes.extend(page_routes(has_playground=settings.playground))
     return fastlane
 
 

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(default=None, min_length=16)
     """Key that callers of that address have to show; needed if it is not loopback."""
 
+    playground: bool = True
+    """Whether browsers that ask for `/` get a page to try the models on."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; `auto` takes a GPU where there is one."""
 

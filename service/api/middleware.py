@@ -56,7 +56,9 @@ class RequestIds:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *added]
+                own = list(message.get("headers", ()))
+                names = {name for name, _ in own}
+                message["headers"] = own + [pair for pair in added if pair[0] not in names]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
