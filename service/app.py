@@ -32,6 +32,7 @@ from service.api.gate import Gate
 from service.api.keys import Keys
 from service.api.middleware import RequestIds
 from service.api.native import add_predict
+from service.api.pages import page_routes
 from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.api.protocols import add_protocols, protocol_routes
 from service.api.stopping import Stopping
@@ -144,8 +145,8 @@ def compose(
         description="A model server that knows when it does not know.",
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url="/docs" if settings.docs_page else None,
-        redoc_url="/redoc" if settings.docs_page else None,
+        docs_url=None,
+        redoc_url=None,
     )
     app.include_router(catalogue_routes.router)
     app.include_router(probes.router)
@@ -165,6 +166,8 @@ def compose(
         catalogue, settings, metrics, fastlane.decoders, fastlane.body_limits, traces
     )
     app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
+    pages = page_routes(has_playground=settings.playground, has_reference=settings.docs_page)
+    app.router.routes.extend(pages)
     return _guarded(fastlane, keys, settings, metrics)
 
 

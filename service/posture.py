@@ -139,7 +139,7 @@ def _pages(settings: Settings) -> Finding:
     if is_loopback(settings.host) or settings.keys is not None:
         return Finding("ok", f"pages: /docs, for those who can predict{origins}")
     return Finding(
-        "warning", f"pages: /docs, for everybody; DUNNO_DOCS_PAGE=false ends it{origins}"
+        "note", f"pages: /docs, for everybody; DUNNO_DOCS_PAGE=false ends it{origins}"
     )
 
 

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     """Origins whose pages may ask from a browser, such as `https://shop.example`, by commas."""
 
     docs_page: bool = True
-    """Whether there are pages /docs and /redoc; they load scripts from elsewhere."""
+    """Whether there is the page /docs, which shows the OpenAPI document."""
 
     admin_host: str = "127.0.0.1"
     """Address to listen on for loading, unloading and reloading."""
@@ -102,6 +102,9 @@ class Settings(BaseSettings):
 
     admin_key: SecretStr | None = Field(default=None, min_length=16)
     """Key that callers of that address have to show; needed if it is not loopback."""
+
+    playground: bool = True
+    """Whether browsers that ask for `/` get a page to try the models on."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; `auto` takes a GPU where there is one."""

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from service.api.keys import seen_by
 from service.api.schemas import documented_problems
 from service.errors import code_of
+from service.inputs import instances_of
 from service.prediction import Predictor
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -31,9 +32,17 @@ def list_models(request: Request) -> dict[str, Any]:
     ),
 )
 def describe_model(
-    request: Request, model: str, version: str | None = None, alias: str | None = None
+    request: Request,
+    model: str,
+    version: str | None = None,
+    alias: str | None = None,
+    *,
+    examples: bool = False,
 ) -> dict[str, Any]:
-    """Return a model's versions, runtime, input, policy with its certified table, evaluation."""
+    """Return a model's versions, runtime, input, policy with its certified table, evaluation.
+
+    With `examples` also the bundle's golden rows, as `instances` of a request, and their verdicts.
+    """
     catalogue = seen_by(request.scope, request.app.state.catalogue)
     predictor = catalogue.look(model, version, alias)
     served = catalogue.served[model]
@@ -53,11 +62,27 @@ def describe_model(
             **manifest.policy.model_dump(mode="json"),
             "id": predictor.judge.policy_id,
             "in_force": _terms(predictor),
+            "allow_looser": predictor.floor.allow_looser,
         },
         "variants": {name: one.model_dump(mode="json") for name, one in manifest.variants.items()},
         "evaluation": manifest.evaluation and manifest.evaluation.model_dump(mode="json"),
         "provenance": manifest.provenance.model_dump(mode="json"),
+        **({"examples": _examples(predictor)} if examples else {}),
     }
+
+
+def _examples(predictor: Predictor) -> list[dict[str, Any]]:
+    rows = instances_of(predictor.golden_rows, predictor.decoder)
+    return [
+        {
+            "instance": instance,
+            "verdict": "answer" if verdict.reason is None else "dont_know",
+            "label": verdict.label,
+            "reason": verdict.reason,
+        }
+        for instance, verdict in zip(rows, predictor.golden_verdicts, strict=False)
+        if instance is not None
+    ]
 
 
 def _short(predictor: Predictor) -> dict[str, Any]:

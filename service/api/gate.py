@@ -27,6 +27,9 @@ from service.telemetry.metrics import GATE_OUTCOMES, UNKNOWN_MODEL, Metrics
 PROBES = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/ping"})
 """What platforms ask without a key, by GET or HEAD; it tells nothing about models."""
 
+PAGES = ("/docs", "/playground/")
+"""Files for browsers, which are the same for everybody; what they ask then needs a key."""
+
 METRICS = "/metrics"
 _CAUSES: dict[type[DunnoError], str] = {RateExceeded: "rate", ConcurrencyExceeded: "concurrency"}
 
@@ -80,7 +83,9 @@ class Gate:
             await _follow(self.app, scope, receive, send)
 
     def _is_probe(self, scope: Scope) -> bool:
-        return scope["path"] in self._probes and scope["method"] in ("GET", "HEAD")
+        path: str = scope["path"]
+        is_open = path in self._probes or path == PAGES[0] or path.startswith(PAGES[1])
+        return is_open and scope["method"] in ("GET", "HEAD")
 
     async def _refuse(self, scope: Scope, send: Send, error: DunnoError, key: Key | None) -> None:
         protocol = self._protocol_of(scope["path"])

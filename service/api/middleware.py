@@ -14,23 +14,6 @@ SAFE_HEADERS = [
     (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-PAGE_HEADERS = [
-    (
-        b"content-security-policy",
-        # What FastAPI's pages /docs and /redoc consist of, and no frame around them.
-        (
-            b"default-src 'none'; connect-src 'self'; worker-src blob:; "
-            b"font-src https://fonts.gstatic.com; "
-            b"img-src data: https://fastapi.tiangolo.com https://cdn.redoc.ly; "
-            b"script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-            b"style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
-            b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        ),
-    ),
-    (b"referrer-policy", b"no-referrer"),
-]
-"""What pages have as well, unless they bring a policy of their own; all else is not looked at."""
-
 _is_request_id = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}").fullmatch
 _process = secrets.token_hex(4)
 _numbers = itertools.count(1)
@@ -59,11 +42,6 @@ def header_lines(headers: Headers) -> bytes:
     return b"".join(b"%b: %b\r\n" % pair for pair in headers)
 
 
-def _page_headers(own: Headers) -> Headers:
-    is_page = header(own, b"content-type").startswith(b"text/html")
-    return PAGE_HEADERS if is_page and not header(own, b"content-security-policy") else ()
-
-
 class RequestIds:
     """Gives every response an X-Request-ID and the safe headers."""
 
@@ -81,8 +59,9 @@ class RequestIds:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = message.get("headers", ())
-                message["headers"] = [*own, *added, *_page_headers(own)]
+                own = list(message.get("headers", ()))
+                names = {name for name, _ in own}
+                message["headers"] = own + [pair for pair in added if pair[0] not in names]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

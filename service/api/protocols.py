@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from service.api.calls import Resources, json_response
+from service.api.calls import Resources
 from service.api.clouds import cloud_routes
 from service.api.open_inference import OpenInference
 from service.api.tensorflow_serving import TensorFlowServing
@@ -39,17 +37,11 @@ def protocol_routes(
     version_1, version_2 = TensorFlowServing(resources), OpenInference(resources)
     return [
         *cloud_routes(resources, native, environment),
-        Route("/", _alive, methods=["GET"]),
         Route("/v1/{rest:rest}", version_1),
         Route("/V1/{rest:rest}", version_1),
         Route("/v2", version_2),
         Route("/v2/{rest:rest}", version_2),
     ]
-
-
-async def _alive(_: Request) -> Response:
-    """Answer what KServe's readers of version 1 look for."""
-    return json_response({"status": "alive"})
 
 
 class _Path(NamedTuple):
@@ -69,7 +61,7 @@ _INFERENCE = {"id": "string", "parameters": "object", "inputs": "array", "output
 _VERSION_1, _VERSION_2 = "TensorFlow Serving and KServe v1", "Open Inference Protocol v2"
 _PATHS = {
     _VERSION_1: (
-        _Path("get", "/", "Whether the event loop turns."),
+        _Path("get", "/", "Whether the event loop turns; browsers get the playground."),
         _Path("get", "/v1/models", "Names of the models."),
         _Path("get", "/v1/models/{model}", "Status of a model's versions."),
         _Path("get", "/v1/models/{model}/versions/{version}", "Status of one version."),

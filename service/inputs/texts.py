@@ -23,6 +23,9 @@ from service.inputs.payload import (
 PAD_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
+FILLERS = ("_", "__", "xx", "xxxx", "xxxxxxxx")
+"""What may stand for tokens that are not in the vocabulary where a row is told as a text."""
+
 HEAD_CHARACTERS_PER_TOKEN = 16
 """So much of a text holds its first tokens, as good as always: English needs 6 for each."""
 
@@ -44,6 +47,13 @@ class Tokenizer:
         get = self._ids.get
         row[: len(tokens)] = [get(token, UNKNOWN_ID) for token in tokens]
         return row
+
+    def text(self, row: NDArray[np.integer]) -> str | None:
+        """Return a text whose row is `row`; None if there is none of tokens between blanks."""
+        tokens = {number: token for token, number in self._ids.items()}
+        numbers = row[row != PAD_ID].tolist()
+        texts = (" ".join(tokens.get(each, filler) for each in numbers) for filler in FILLERS)
+        return next((text for text in texts if np.array_equal(self.ids(text), row)), None)
 
     def _tokens(self, text: str) -> list[str]:
         """Return the first tokens; of a huge text little more than these is looked at."""
@@ -73,6 +83,10 @@ class TextDecoder:
         self._tokenizer = tokenizer
         self._limits = limits
         self._empty = np.empty((0, declared.max_tokens), np.int32)
+
+    def text(self, row: NDArray[np.integer]) -> str | None:
+        """Return a text that is decoded to `row`, if there is a plain one."""
+        return self._tokenizer.text(row)
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether decoding is quick enough for the event loop."""

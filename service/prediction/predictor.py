@@ -126,6 +126,12 @@ class Predictor:
         """Rows whose outputs training saw, shape (rows, *input)."""
         return self._golden.rows
 
+    @property
+    def golden_verdicts(self) -> list[Verdict]:
+        """What the policy in force says of the golden rows, one a row."""
+        judge = self.judge
+        return judge.decide(judge.assess(*self._golden[1:]), judge.default_terms)
+
     def check_golden_rows(self, runtime: Runtime | None = None) -> None:
         """Run the golden rows and compare outputs and verdicts with what training saw.
 
@@ -147,7 +153,7 @@ class Predictor:
                 raise BundleCorrupt(message)
         terms = self.judge.default_terms
         verdicts = self.judge.decide(self.judge.assess(*outputs), terms)
-        if verdicts != self.judge.decide(self.judge.assess(*golden[1:]), terms):
+        if verdicts != self.golden_verdicts:
             raise BundleCorrupt(f"{place}: a golden verdict differs")
 
     def check_instance(self, number: int) -> None:

@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.fastlane import Fastlane
-from service.api.gate import PROBES, Gate
+from service.api.gate import PAGES, PROBES, Gate
 from service.api.hotpath import HotProtocol
 from service.api.keys import digest_of
 from service.api.middleware import RequestIds
@@ -78,7 +78,7 @@ def routes_of(models: Path, tmp_path: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.anyio
-async def test_every_route_but_probes_refuses_who_shows_no_key(
+async def test_every_route_but_probes_and_pages_refuses_who_shows_no_key(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIP_PREDICT_ROUTE", "/vertex/predict")
@@ -96,8 +96,12 @@ async def test_every_route_but_probes_refuses_who_shows_no_key(
         path for _, path in routes
     }
     # Whether they answer 200 or, not started, 503.
+    open_paths = {path for _, path in routes if path in probes or path.startswith(PAGES)}
+    assert "/playground/fruit" in open_paths
     assert answered == {
-        (method, path) for method, path in routes if path in probes and method in ("GET", "HEAD")
+        (method, path)
+        for method, path in routes
+        if path in open_paths and method in ("GET", "HEAD")
     }
 
 

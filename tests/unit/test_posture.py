@@ -102,9 +102,9 @@ def test_admin_address_is_told(models: Path) -> None:
     assert with_key == ("ok", "admin: 0.0.0.0:8001: callers show DUNNO_ADMIN_KEY")
 
 
-def test_pages_for_everybody_are_warned_of(models: Path) -> None:
+def test_pages_for_everybody_are_noted(models: Path) -> None:
     assert finding("pages: ", models).level == "ok"
-    assert finding("pages: ", models, host=WIDE).level == "warning"
+    assert finding("pages: ", models, host=WIDE).level == "note"
     assert finding("pages: ", models, host=WIDE, docs_page=False).level == "ok"
     shop = finding("pages: ", models, cors_origins=("https://shop.example",))
     assert "pages of https://shop.example" in shop.text

@@ -1,0 +1,70 @@
+// JSON schemas as tables of their fields.
+
+import { element } from "./dom.js";
+
+const DEEPEST = 4;
+
+/** Return the name of a schema: that of its definition, or its type. */
+export function nameOf(schema) {
+  if (schema.$ref) return schema.$ref.split("/").at(-1);
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
+  const choices = schema.anyOf ?? schema.oneOf;
+  if (choices) return choices.map(nameOf).join(" | ");
+  if (schema.type === "array") return `list of ${nameOf(schema.items ?? {})}`;
+  if (schema.format === "binary") return "bytes";
+  return schema.type ?? "anything";
+}
+
+/** Return the fields of a schema, and of the definitions that they name; nothing if it has none. */
+export function schemaTable(schema, content, depth = 0, seen = new Set()) {
+  const found = resolved(schema, content);
+  const fields = Object.entries(found.properties ?? {});
+  if (!fields.length || depth > DEEPEST) {
+    return element("p", { class: "soft" }, found.description ?? nameOf(schema));
+  }
+  const rows = fields.map(([name, field]) =>
+    element("tr", {},
+      element("td", {}, element("code", {}, name)),
+      element("td", {}, element("code", {}, nameOf(field))),
+      element("td", {}, [boundsOf(field), field.description].filter(Boolean).join("; "))));
+  const title = nameOf(schema);
+  return element("div", {},
+    element("table", { class: "plain" },
+      element("thead", {}, element("tr", {},
+        ...[title, "type", "meaning"].map((head) => element("th", { scope: "col" }, head)))),
+      element("tbody", {}, ...rows)),
+    ...inner(fields, content, depth, seen));
+}
+
+function inner(fields, content, depth, seen) {
+  const named = fields.flatMap(([, field]) => references(field)).filter((name) => !seen.has(name));
+  named.forEach((name) => seen.add(name));
+  return [...new Set(named)].map((name) =>
+    schemaTable({ $ref: `#/components/schemas/${name}` }, content, depth + 1, seen));
+}
+
+function references(schema) {
+  if (schema.$ref) return [nameOf(schema)];
+  const parts = [schema.items, ...(schema.anyOf ?? []), ...(schema.oneOf ?? [])];
+  return parts.filter(Boolean).flatMap(references);
+}
+
+function resolved(schema, content) {
+  return schema.$ref ? (content.components?.schemas?.[nameOf(schema)] ?? {}) : schema;
+}
+
+function boundsOf(schema) {
+  const parts = [
+    schema.minimum !== undefined && `at least ${schema.minimum}`,
+    schema.maximum !== undefined && `at most ${schema.maximum}`,
+    schema.default !== undefined && schema.default !== null && `${JSON.stringify(schema.default)} unless given`,
+  ];
+  return parts.filter(Boolean).join(", ");
+}
+
+/** Return an example value as indented text. */
+export function example(value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value, null, 1);
+  return element("pre", { tabindex: 0 }, element("code", {}, text.length > 2000 ? `${text.slice(0, 2000)}…` : text));
+}
