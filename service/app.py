@@ -159,6 +159,7 @@ def compose(
     describe = app.openapi
     app.openapi = lambda: app.openapi_schema or add_protocols(add_predict(describe()))  # type: ignore[method-assign]
     app.state.catalogue = catalogue
+    app.state.has_keys = keys is not None
     app.state.metrics = metrics
     app.state.workers = workers
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics, traces)

@@ -62,7 +62,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "no keys: nobody has to show one")
         return
     file = read_key_file(path)
-    writable = list(_writable([path, path.resolve(), path.resolve().parent]))
+    writable = list(_writable([path, path.parent, path.resolve(), path.resolve().parent]))
     if writable:
         yield Finding("UNSAFE", f"keys: others than their owner may write {writable[0]}")
     elif path.stat().st_mode & OTHERS_READ:
@@ -116,12 +116,23 @@ def _signatures(settings: Settings) -> Finding:
 
 
 def _models(models: Path) -> Finding:
-    inside = [path for path in models.rglob("*") if path.exists()]  # no link to nowhere
-    writable = list(_writable([models, *sorted(inside)]))
+    writable = list(_writable([models, *sorted(_inside(models, set()))]))
     if not writable:
         return Finding("ok", f"models: only their owner may write {models}")
     more = f" and {len(writable) - 1} more" if writable[1:] else ""
     return Finding("UNSAFE", f"models: others than their owner may write {writable[0]}{more}")
+
+
+def _inside(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Yield all that lies in a folder, behind links as well, but for links to nowhere."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    for path in folder.iterdir():
+        if path.exists():
+            yield path
+            if path.is_dir():
+                yield from _inside(path, seen)
 
 
 def _writable(paths: Iterable[Path]) -> Iterator[Path]:
@@ -138,9 +149,7 @@ def _pages(settings: Settings) -> Finding:
         return Finding("ok", f"pages: none{origins}")
     if is_loopback(settings.host) or settings.keys is not None:
         return Finding("ok", f"pages: /docs, for those who can predict{origins}")
-    return Finding(
-        "note", f"pages: /docs, for everybody; DUNNO_DOCS_PAGE=false ends it{origins}"
-    )
+    return Finding("note", f"pages: /docs, for everybody; DUNNO_DOCS_PAGE=false ends it{origins}")
 
 
 def _process(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -198,6 +198,8 @@ class Call:
             if seconds >= self._settings.slow_request_s and self._predictor is not None:
                 facts = identity(self.trace, self.key)
                 log_slow(self.request_id, self._predictor.name, seconds, timing, facts)
+        elif self.trace is not None:
+            self.trace.told()
 
     def count_refusal(self, error: DunnoError) -> None:
         """Count the request as refused."""

@@ -242,6 +242,8 @@ class _Exchange:
 
     async def fail(self) -> None:
         self.count("error", 500)
+        if self.has_started:
+            return
         body = problem(500, "internal", "a fault of ours; quote the request id", self.request_id)
         await self._write(500, body, [(b"content-type", MEDIA_TYPE)])
 

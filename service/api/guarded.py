@@ -57,7 +57,11 @@ class GuardedProtocol(HttpToolsProtocol):
     parser: httptools.HttpRequestParser
     url: bytes
     cycle: Any
-    """uvicorn's `RequestResponseCycle`, what stands in for one, or None at the beginning."""
+    """uvicorn's `RequestResponseCycle`, what stands in for one, or None at the beginning; of the
+    last request that came."""
+
+    answered: Any = None
+    """The same of the request that is being answered: others may wait behind it."""
 
     def __init__(self, *args: Any, doorway: Doorway | None = None, **kwargs: Any) -> None:
         """Begin as uvicorn does; without a `doorway` the app has one."""
@@ -100,8 +104,12 @@ class GuardedProtocol(HttpToolsProtocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the timers."""
+        """Let go of the timers, and tell whoever is answering that nobody is there any more."""
         self._doorway.connections.dec()
+        self.pipeline.clear()
+        if self.answered is not None and not self.answered.response_complete:
+            self.answered.disconnected = True
+            self.answered.message_event.set()
         for timer in (self._timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
@@ -141,6 +149,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_passed_over = False
         self._unseen_bytes = 0
         kept = [(name, value) for name, value in self.headers if name not in _WISHES]
+        if not self.parser.should_keep_alive():
+            kept.append((b"connection", b"close"))
         version = self.parser.get_http_version().encode()
         line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
         self.parser = httptools.HttpRequestParser(self)
@@ -148,6 +158,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         return False  # there is nothing to upgrade to
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     # --- A head -------------------------------------------------------------------------------
 
@@ -161,6 +175,15 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             detail = f"more than {MOST_PIPELINED} requests of one connection waited for answers"
             raise Refused(429, "pipelined", detail)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; a trailer comes too late to say anything."""
+        if not self._is_in_head:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Begin the request."""
@@ -190,6 +213,8 @@ class GuardedProtocol(HttpToolsProtocol):
         Raises:
             Refused: if the target of the request is none.
         """
+        if self.parser.get_method() == b"CONNECT":
+            raise Refused(400, "malformed", "expected a request, got CONNECT: this is no proxy")
         if self.parser.should_upgrade() and self._has_body():
             self._is_passed_over = True
             return

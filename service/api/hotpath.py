@@ -3,14 +3,15 @@
 A protocol of uvicorn that looks at each POST below `/predict/`. If it is there in one piece, plain
 to decode, and there is room to run it, the model's answer is written straight to the socket. In
 every other case (a body in pieces, an option or a header that is rare, rows that cannot be read, a
-full queue, a slow model, a stopping server) the same bytes go the way of all requests, through
-`Fastlane`, as if nobody had looked at them. So there is one place for limits and errors, and this
-one can only be quicker.
+stopping server) the same bytes go the way of all requests, through `Fastlane`, as if nobody had
+looked at them. So there is one place for errors, and this one can only be quicker. Want of capacity
+is told here: when there is too much to do, saying no must cost least of all.
 
 Sketched as the fastest design in our comparison (`load_tests/README.md`): Python spends more time
 on carrying a small request through ASGI than on answering it.
 """
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -110,15 +111,16 @@ class HotProtocol(GuardedProtocol):
             is_taken = False
         if is_taken:
             self._held = None
-            self.cycle = exchange  # whoever comes behind it on this connection has to wait
+            # Whoever comes behind it on this connection has to wait.
+            self.cycle = self.answered = exchange
         else:
             self._let_go()
             super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the rows of a caller who hung up out of the queue."""
-        if isinstance(self.cycle, _Exchange):
-            self.cycle.leave()
+        if isinstance(self.answered, _Exchange):
+            self.answered.leave()
         super().connection_lost(exc)
 
     def _refuse(self, refused: Refused) -> None:
@@ -159,6 +161,7 @@ class _Exchange:
         "_request_id",
         "_route",
         "_started_s",
+        "_timer",
         "_trace",
         "disconnected",
         "keep_alive",
@@ -174,6 +177,7 @@ class _Exchange:
         self.keep_alive = keep_alive
         self._key: Key | None = None
         self._trace: RequestTrace | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.response_complete = False
         self.disconnected = False
 
@@ -184,7 +188,7 @@ class _Exchange:
             if route is None or len(body) > lane.max_body_bytes:
                 return False
             content_type = self._read_headers()
-            if content_type is None or not route.predictor.is_quick:
+            if content_type is None:
                 return False
             if self._key is not None:
                 self._key.enter(time.monotonic())
@@ -214,6 +218,9 @@ class _Exchange:
         if lane.traces is not None:
             self._trace = self._begin_trace(lane, predictor)
         self._job = predictor.submit(rows, time.monotonic() + self._route.patience_s, self)
+        if not predictor.is_quick:  # a run may last longer than its callers wait
+            loop = self._protocol.loop
+            self._timer = loop.call_later(self._route.patience_s, predictor.expire, self._job)
         lane.inflight.inc()
         return True
 
@@ -314,6 +321,9 @@ class _Exchange:
 
     def _write(self, status: int, lines: bytes, body: bytes) -> None:
         protocol = self._protocol
+        if protocol.transport.is_closing():
+            self._finish(0)
+            return
         protocol.transport.write(
             b"%b%b%bcontent-length: %d\r\nx-request-id: %b\r\n%b%b\r\n%b"
             % (
@@ -335,6 +345,8 @@ class _Exchange:
     def _finish(self, status: int) -> None:
         self.response_complete = True
         self._lane.inflight.dec()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._key is not None:
             self._key.leave(status, time.perf_counter() - self._started_s)
 

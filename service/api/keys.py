@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 import secrets
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,9 @@ class Key:
         self._interval_s = 0.0 if rate is None else 1 / rate
         burst = 1.0 if rate is None else entry.burst or max(1.0, rate)
         self._ahead_s = (burst - 1) * self._interval_s
+        # A debt by the former rate is no larger than one by this.
+        most_s = time.monotonic() + self._ahead_s + self._interval_s
+        self._due_s = min(self._due_s, most_s)
 
     def sees(self, model: str) -> bool:
         """Whether there is such a model for this caller."""

@@ -63,6 +63,8 @@ from service.telemetry.tracing import CURRENT
 CHECK_EVERY_S = 1.0
 """Between two looks at instances that were found well: rows that fail shall not cost much."""
 
+_LOST = "the model has stopped working and is being loaded anew"
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """Between attempts to build an instance anew."""
 
@@ -144,6 +146,7 @@ class Batcher(Generic[Outputs]):
         # Instances that are free, and what the others run; those in neither are being built anew.
         self._free = list(range(len(runs)))
         self._running: dict[int, list[Job]] = {}
+        self._running_rows = 0
         self._care = care
         self._checked_s = -math.inf
         self._limits = limits
@@ -180,8 +183,7 @@ class Batcher(Generic[Outputs]):
 
     def statistics(self) -> Statistics:
         """Return how many rows wait and run."""
-        running = [job for jobs in self._running.values() for job in jobs]
-        return Statistics(self._waiting.rows, sum(len(job.rows) for job in running))
+        return Statistics(self._waiting.rows, self._running_rows)
 
     async def submit(
         self, rows: NDArray[np.generic], deadline_s: float, lane: Lane = "interactive"
@@ -201,7 +203,7 @@ class Batcher(Generic[Outputs]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Delivery[Outputs]] = loop.create_future()
         job = self.enqueue(rows, deadline_s, future, lane)
-        timer = loop.call_later(max(0.0, deadline_s - job.arrived_s), self._expire, job)
+        timer = loop.call_later(max(0.0, deadline_s - job.arrived_s), self.expire, job)
         try:
             return await future
         finally:
@@ -250,29 +252,39 @@ class Batcher(Generic[Outputs]):
     def _refuse_what_is_too_much(self, rows: int, patience_s: float, lane: Lane) -> None:
         if not self._has_instances:
             self._metrics.rejections["not_ready"].inc()
-            raise NotReady("the model has stopped working and is being loaded anew")
+            raise NotReady(_LOST)
         waiting_rows = self._waiting.rows_of(lane)
         room = self._limits.max_queue_rows - waiting_rows
         if rows > room:
             self._metrics.rejections["queue_full"].inc()
             message = f"{waiting_rows} rows are waiting; there is no room for {rows} more"
             cap = f"(cap {self._limits.max_queue_rows})"
-            raise QueueFull(f"{message} {cap}", self.pace.seconds(rows - room))
+            raise QueueFull(f"{message} {cap}", self.pace.seconds(self._batches(rows - room)))
         # Interactive rows are taken first, so that bulk rows wait for them as well.
         ahead = waiting_rows if lane == "interactive" else self._waiting.rows
-        ahead += sum(len(job.rows) for jobs in self._running.values() for job in jobs)
-        wait_s = self.pace.seconds(ahead + rows)
-        if wait_s > patience_s:
+        wait_s = self.pace.seconds(self._batches(ahead + rows) + len(self._running))
+        # Where nobody waits one is let in, late or not: else a pace that was learnt in a bad
+        # moment would never be learnt anew.
+        if ahead and wait_s > patience_s:
             self._metrics.rejections["deadline_unreachable"].inc()
             raise DeadlineUnreachable(
-                f"{ahead} rows come first, which takes {wait_s * 1000:.0f} ms; "
+                f"{ahead} rows wait already, and answers take {wait_s * 1000:.0f} ms; "
                 f"the deadline leaves {max(0.0, patience_s) * 1000:.0f} ms",
                 wait_s - patience_s,
             )
 
+    def _batches(self, rows: int) -> int:
+        return -(-rows // self._most_rows)
+
     def withdraw(self, job: Job) -> None:
         """Take a job out of the queue if it is there."""
         self._waiting.remove(job)
+
+    def expire(self, job: Job) -> None:
+        """Tell whoever waits for a job that its deadline has passed."""
+        stage = "waiting" if job in self._waiting else "running"
+        self.withdraw(job)
+        _fail(job, DeadlineExceeded(f"the deadline passed while the rows were {stage}"))
 
     async def close(self, timeout_s: float) -> None:
         """Refuse new jobs, finish those that wait, and stop.
@@ -302,10 +314,6 @@ class Batcher(Generic[Outputs]):
         for job in self._waiting.jobs():
             self.withdraw(job)
             _fail(job, error)
-
-    def _expire(self, job: Job) -> None:
-        stage = "waiting" if job in self._waiting else "running"
-        _fail(job, DeadlineExceeded(f"the deadline passed while the rows were {stage}"))
 
     def _look_soon(self) -> None:
         """Look at the queue on the next turn of the loop, unless a run's end will."""
@@ -374,6 +382,7 @@ class Batcher(Generic[Outputs]):
         rows = self._batch(jobs, cause, started_s)
         number = self._free.pop()
         self._running[number] = jobs
+        self._running_rows += _rows_of(jobs)
         if not self.cost.is_quick:
             self._run_beside(number, rows, started_s)
             return
@@ -412,7 +421,8 @@ class Batcher(Generic[Outputs]):
 
     def _give_up(self, number: int, running: "asyncio.Future[Outputs]") -> None:
         """Tell the jobs of a run that hangs, and leave its thread behind."""
-        running.cancel()
+        if not running.cancel():
+            return  # it came back in the last moment
         for job in self._running[number]:
             _fail(job, self._hung())
         self._leave_behind(number)
@@ -426,16 +436,22 @@ class Batcher(Generic[Outputs]):
         self._threads[number] = RunThread(self._name)
 
     def _release(self, number: int) -> None:
-        del self._running[number]
+        self._end(number)
         self._free.append(number)
+
+    def _end(self, number: int) -> None:
+        """Nothing runs on an instance any more."""
+        self._running_rows -= _rows_of(self._running.pop(number))
 
     def _lose(self, number: int, cause: str) -> None:
         """Do without an instance until there is another in its place."""
         facts = {"model": self._name, "instance": number}
         log.critical("instance lost", extra={**facts, "cause": cause})
         self._metrics.lost_instances[cause].inc()
-        del self._running[number]
+        self._end(number)
         self._keep(self._rebuild(number, facts))
+        if not self._has_instances:
+            self._fail_waiting(NotReady(_LOST))
         self._look()
 
     async def _rebuild(self, number: int, facts: dict[str, object]) -> None:
@@ -504,6 +520,8 @@ class Batcher(Generic[Outputs]):
 
     async def _run_one_by_one(self, number: int, jobs: list[Job]) -> None:
         for job in jobs:
+            if job.receiver.done():
+                continue
             started_s = self._clock()
             running = self._threads[number].run(partial(self._runs[number], job.rows))
             try:
@@ -513,15 +531,19 @@ class Batcher(Generic[Outputs]):
             except TimeoutError:
                 _fail(job, self._hung())
                 self._leave_behind(number)
+                for other in jobs[jobs.index(job) + 1 :]:
+                    self._waiting.add(other)
+                self._lose(number, "hung")
+                return
             except Exception as error:  # noqa: BLE001  see _run_jobs
                 self._fail_run(job, error)
         await self._examine(number)
 
     def _deliver(self, jobs: list[Job], outputs: Outputs, started_s: float) -> None:
         run_s = self._clock() - started_s
-        rows = sum(len(job.rows) for job in jobs)
+        rows = _rows_of(jobs)
         self.cost.learn(rows, run_s)
-        self.pace.learn(rows, started_s + run_s, is_busy=bool(self._waiting))
+        self.pace.learn(started_s + run_s, run_s, is_busy=bool(self._waiting))
         self._metrics.count_success(time.time())
         traces = [job.trace for job in jobs if job.trace is not None]
         if traces:
@@ -531,11 +553,15 @@ class Batcher(Generic[Outputs]):
             stop = start + len(job.rows)
             if not job.receiver.done():
                 queue_s = started_s - job.arrived_s
-                job.receiver.set_result(Delivery(outputs[start:stop], queue_s, run_s))
+                _give(job, Delivery(outputs[start:stop], queue_s, run_s))
             else:
                 cause = "cancelled" if job.receiver.cancelled() else "expired"
                 self._metrics.count_waste(len(job.rows), cause)
             start = stop
+
+
+def _rows_of(jobs: Sequence[Job]) -> int:
+    return sum(len(job.rows) for job in jobs)
 
 
 def _padded(rows: NDArray[np.generic], length: int) -> NDArray[np.generic]:
@@ -545,6 +571,17 @@ def _padded(rows: NDArray[np.generic], length: int) -> NDArray[np.generic]:
     return np.concatenate([rows, np.repeat(rows[:1], length - len(rows), axis=0)])
 
 
+def _give(job: Job, delivery: Delivery[Any]) -> None:
+    try:
+        job.receiver.set_result(delivery)
+    except Exception:
+        log.exception("outputs were not taken")  # whose fault it is, the others get theirs
+
+
 def _fail(job: Job, error: Exception) -> None:
-    if not job.receiver.done():
+    if job.receiver.done():
+        return
+    try:
         job.receiver.set_exception(error)
+    except Exception:
+        log.exception("a failure was not taken")

@@ -51,20 +51,23 @@ class RunCost:
 class Pace:
     """Tells how long a queue takes to shrink, by how quickly it did while there was enough to do.
 
-    Not by the cost of runs: between them the process does all else, for this model and for others.
+    By batches, as a batch of one row may take as long as a full one; and not by their runs alone:
+    between them the process does all else, for this model and for others. A batch behind which
+    nobody waits tells no more than its run.
     """
 
     def __init__(self) -> None:
-        self._row_s = 0.0
+        self._batch_s = 0.0
         self._since_s: float | None = None
 
-    def seconds(self, rows: int) -> float:
-        """Return how long so many rows take; 0 until there was enough to do."""
-        return rows * self._row_s
+    def seconds(self, batches: int) -> float:
+        """Return how long so many batches take; 0 before the first."""
+        return batches * self._batch_s
 
-    def learn(self, rows: int, now_s: float, *, is_busy: bool) -> None:
-        """Take note of so many rows that are done; `is_busy` if others wait behind them."""
-        if self._since_s is not None:
-            row_s = (now_s - self._since_s) / rows
-            self._row_s += PACE_WEIGHT * (row_s - self._row_s) if self._row_s else row_s
+    def learn(self, now_s: float, run_s: float, *, is_busy: bool) -> None:
+        """Take note of a batch that is done; `is_busy` if others wait behind it."""
+        batch_s = run_s if self._since_s is None else now_s - self._since_s
+        # What was slow for once is forgotten sooner than it was learnt.
+        weight = PACE_WEIGHT if batch_s > self._batch_s else 3 * PACE_WEIGHT
+        self._batch_s += weight * (batch_s - self._batch_s) if self._batch_s else batch_s
         self._since_s = now_s if is_busy else None

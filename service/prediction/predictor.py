@@ -165,6 +165,8 @@ class Predictor:
         assert self._reload is not None  # noqa: S101  or nobody would look after instances
         runtime = self._reload()
         self.check_golden_rows(runtime)
+        if isinstance(self._instances[number], _NoRuntime):
+            return  # retired meanwhile
         instances = list(self._instances)
         instances[number] = runtime
         self._instances = tuple(instances)
@@ -329,6 +331,10 @@ class Predictor:
             CapacityError: if there is no room or no time.
         """
         self._batcher.look_for_room(1, patience_s)
+
+    def expire(self, job: Job) -> None:
+        """Tell whoever waits for rows that their deadline has passed."""
+        self._batcher.expire(job)
 
     def withdraw(self, job: Job) -> None:
         """Take rows out of the queue that nobody waits for any more."""

@@ -129,6 +129,11 @@ class RequestTrace:
         self._span.set_attribute("dunno.rows", rows)
         self._close(200, outcome, now_ns)
 
+    def told(self) -> None:
+        """Close it as one that asked for no verdict, unless it is closed."""
+        if self._span.is_recording():
+            self._close(200, "told", time.time_ns())
+
     def failed(self, status: int, outcome: str) -> None:
         """Close it as one that got no verdict; only a fault of ours is an error of the span."""
         if status >= 500:

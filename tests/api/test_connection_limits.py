@@ -3,7 +3,9 @@
 import re
 import resource
 import socket
+import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -205,6 +207,10 @@ def test_more_requests_at_once_than_may_wait_are_cut_off_behind_their_answers(
         pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="HTTP/2"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00", id="TLS"),
         pytest.param(b"CONNECT dunno:443 HTTP/1.1\r\nHost: dunno\r\n\r\n", id="CONNECT"),
+        pytest.param(
+            b"CONNECT dunno:443 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+            id="CONNECT with a body",
+        ),
         pytest.param(b"POST /predict/\xff HTTP/1.1\r\nHost: dunno\r\n\r\n", id="no ASCII"),
         pytest.param(
             b"POST /predict/\xff HTTP/1.1\r\nContent-Length: 9\r\n\r\n{", id="no ASCII, in pieces"
@@ -238,6 +244,43 @@ def test_request_that_breaks_off_is_refused_behind_the_answers_to_those_before(
 
     assert [connection.response()[0] for _ in range(2)] == [200, 200]
     assert refused(connection, address, "malformed", before).startswith("400")
+
+
+def test_caller_that_leaves_amid_several_requests_is_no_fault_of_ours(
+    connection: Connection, address: str
+) -> None:
+    before = outcomes(address)
+    connection.send(request(path="/v1/models/fruit:predict") + request() + request())
+    linger = struct.pack("ii", 1, 0)  # closing resets the connection
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    connection.close()
+    until(lambda: in_flight(address) == 0)
+
+    assert outcomes(address)["error"] == before["error"]
+
+
+def outcomes(address: str) -> Counter[str]:
+    """Return how many requests had which outcome."""
+    found: Counter[str] = Counter()
+    pattern = r'^dunno_requests_total\{.*outcome="(\w+)".*\} (\S+)$'
+    for name, number in re.findall(pattern, httpx.get(f"{address}/metrics").text, re.MULTILINE):
+        found[name] += int(float(number))
+    return found
+
+
+def in_flight(address: str) -> float:
+    pattern = r"^dunno_inflight_requests\{.*\} (\S+)$"
+    return sum(map(float, re.findall(pattern, httpx.get(f"{address}/metrics").text, re.MULTILINE)))
+
+
+def test_trailer_says_nothing(connection: Connection) -> None:
+    body = b"%x\r\n%b\r\n0\r\nX-Request-ID: late\r\n\r\n" % (len(BODY), BODY)
+    connection.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+
+    status, headers, _ = connection.response()
+
+    assert status == 200
+    assert headers["x-request-id"] != "late"
 
 
 def test_target_may_be_a_whole_address(connection: Connection) -> None:

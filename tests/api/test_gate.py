@@ -244,7 +244,8 @@ def test_requests_are_counted_by_key_and_refusals_by_cause(fresh: httpx.Client) 
 
 def test_metrics_need_a_key_that_is_for_them(guarded: httpx.Client) -> None:
     assert guarded.get("/metrics").status_code == 401
-    assert guarded.get("/metrics", headers=bearer(WHOLE)).status_code == 403
+    for path in ("/metrics", "/metrics%0A"):
+        assert guarded.get(path, headers=bearer(WHOLE)).status_code == 403
     assert guarded.get("/metrics", headers=bearer(SCRAPER)).status_code == 200
     assert guarded.post("/predict/fruit", json=ROW, headers=bearer(SCRAPER)).status_code == 404
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import uvicorn
 from conftest import Server
 from connections import BODY, Connection, request
 from keys import WHOLE, write_keys
+from numpy.typing import NDArray
 from services import Service, until
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -20,6 +22,7 @@ from service.api.fastlane import Fastlane
 from service.api.hotpath import HotProtocol
 from service.api.keys import digest_of
 from service.batching import cost
+from service.runtimes import Outputs
 from service.settings import Settings
 
 
@@ -93,17 +96,43 @@ def test_answers_differ_in_nothing_but_time_and_number(models: Path) -> None:
     assert answers[0] == answers[1]
 
 
-def test_slow_model_is_not_run_where_everybody_waits(
-    models: Path, via_asgi: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.anyio
+async def test_slow_model_is_not_run_where_everybody_waits(
+    tmp_path: Path, via_asgi: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "QUICK_RUN_S", 0)
-    with Server(Settings(models=models), HotProtocol) as address:
-        connection = Connection(address)
-        connection.send(request())
+    threads: list[threading.Thread] = []
+    service = Connected(tmp_path)
+    run = service.runtime.run
 
-        assert connection.response()[0] == 200
-        connection.close()
-    assert via_asgi == ["/predict/fruit"]
+    def watched(rows: NDArray[np.generic]) -> Outputs:
+        threads.append(threading.current_thread())
+        return run(rows)
+
+    monkeypatch.setattr(service.runtime, "run", watched)
+    service.protocol.data_received(request())
+    await until(lambda: service.wire.written != b"")
+
+    assert service.wire.written.startswith(b"HTTP/1.1 200")
+    assert threading.current_thread() not in threads
+    assert via_asgi == []
+
+
+@pytest.mark.anyio
+async def test_deadline_of_a_slow_model_is_kept_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "QUICK_RUN_S", 0)
+    service = Connected(tmp_path)
+    service.runtime.gate.clear()
+
+    service.protocol.data_received(request(path="/predict/fruit?deadline_ms=20"))
+    await until(lambda: service.wire.written != b"")
+    service.runtime.gate.set()
+
+    assert service.wire.written.startswith(b"HTTP/1.1 504")
+    assert b"while the rows were running" in service.wire.written
+    assert service.counted("expired") == 1
 
 
 def test_access_log_has_every_request(

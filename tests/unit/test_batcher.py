@@ -479,19 +479,6 @@ async def test_model_without_instances_is_not_ready_and_refuses_rows() -> None:
     assert bench.counted("dunno_rejections_total", cause="not_ready") == 1
 
 
-async def test_rows_that_waited_for_an_instance_run_on_the_one_built_anew() -> None:
-    run, clinic = HangingRun(), Clinic()
-    async with running(Bench(run, care=clinic, max_run_s=0.02)) as bench:
-        first = bench.later(1)
-        await in_thread(run.has_begun.wait)
-        waiting = bench.later(2)
-
-        with pytest.raises(RunFailed):
-            await first
-        assert await waiting == [4]
-        run.is_let_go.set()
-
-
 async def test_instance_that_gives_other_outputs_after_a_failure_is_built_anew() -> None:
     clinic = Clinic(is_well=False)
     async with running(Bench(RecordingRun(), care=clinic)) as bench:
@@ -532,7 +519,7 @@ async def test_instance_is_built_anew_until_it_can_be(monkeypatch: pytest.Monkey
     assert clinic.rebuilt == [0]
 
 
-async def test_job_that_hangs_when_it_runs_alone_is_given_up_and_the_others_run() -> None:
+async def test_job_that_hangs_when_it_runs_alone_is_given_up_with_its_instance() -> None:
     class Fussy(GatedRun):
         """Raises for several rows at once, and hangs for POISON."""
 
@@ -557,11 +544,58 @@ async def test_job_that_hangs_when_it_runs_alone_is_given_up_and_the_others_run(
         await turns()
         run.gate.set()
         await first
-        good, bad, also_good = await asyncio.gather(*tasks, return_exceptions=True)
+        good, bad, late = await asyncio.gather(*tasks, return_exceptions=True)
+        await ready(bench)
+        assert await bench.submit(5) == [10]
         run.is_let_go.set()
 
-    assert (good, also_good) == ([2], [6])
+    assert good == [2]
     assert isinstance(bad, RunFailed)
+    assert isinstance(late, NotReady)  # there is no other instance
+
+
+class Broken:
+    """A receiver that raises whatever it is told."""
+
+    def done(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, _: object) -> None:
+        raise OSError("the socket is closed")
+
+    set_exception = set_result
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+async def test_receiver_that_raises_harms_nobody_else(*, is_quick: bool) -> None:
+    async with running(Bench(RecordingRun())) as bench:
+        bench.batcher.cost.is_quick = is_quick
+        deadline_s = time.monotonic() + PATIENCE_S
+        bench.batcher.enqueue(rows(1), deadline_s, Broken())
+        bench.batcher.enqueue(rows(POISON), deadline_s, Broken())
+
+        assert await bench.submit(2) == [4]
+        assert await bench.submit(3) == [6]
+        assert bench.batcher.is_running
+
+
+async def test_rows_that_wait_when_the_last_instance_is_lost_are_told_at_once() -> None:
+    run, clinic = HangingRun(), Clinic()
+    clinic.gate.clear()
+    async with running(Bench(run, care=clinic, max_run_s=0.02)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        waiting = bench.later(2)
+
+        with pytest.raises(RunFailed):
+            await first
+        with pytest.raises(NotReady):
+            await waiting
+        run.is_let_go.set()
+        clinic.gate.set()
 
 
 async def test_closing_does_not_wait_for_a_run_that_hangs() -> None:
@@ -581,27 +615,45 @@ async def test_closing_does_not_wait_for_a_run_that_hangs() -> None:
 async def test_row_whose_deadline_would_pass_before_its_turn_is_refused_at_once() -> None:
     run = GatedRun()
     async with running(Bench(run)) as bench:
-        bench.batcher.pace.learn(1, 0.0, is_busy=True)
-        bench.batcher.pace.learn(1, 0.1, is_busy=False)  # a tenth of a second for each row
+        bench.batcher.pace.learn(0.0, 0.1, is_busy=False)  # a tenth of a second for each batch
         first = bench.later(1)
         await in_thread(run.has_begun.wait)
         waiting = bench.later(2, 3, 4)
         await turns()
 
-        with pytest.raises(DeadlineUnreachable, match="4 rows come first, which takes 500 ms"):
-            await bench.submit(5, seconds=0.3)
+        with pytest.raises(DeadlineUnreachable, match=r"3 rows wait already, .* 200 ms"):
+            await bench.submit(5, seconds=0.15)
+        with pytest.raises(DeadlineUnreachable, match="answers take 300 ms"):
+            await bench.submit(5, 6, seconds=0.25)
         in_time = bench.later(6, seconds=PATIENCE_S)
         run.gate.set()
         assert (await first, await waiting, await in_time) == ([2], [4, 6, 8], [12])
 
-    assert bench.counted("dunno_rejections_total", cause="deadline_unreachable") == 1
-    assert [5] not in run.batches
+    assert bench.counted("dunno_rejections_total", cause="deadline_unreachable") == 2
+
+
+async def test_pace_that_was_learnt_in_a_bad_moment_does_not_keep_everybody_out() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        bench.batcher.pace.learn(0.0, 60.0, is_busy=False)
+        running_now = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        let_in = bench.later(2)
+        await turns()
+        with pytest.raises(DeadlineUnreachable):
+            await bench.submit(3)
+        run.gate.set()
+        assert (await running_now, await let_in) == ([2], [4])
+
+        for _ in range(100):  # two at once, so that one waits for the other
+            await asyncio.gather(bench.later(1, 2, 3), bench.later(4, 5, 6), return_exceptions=True)
+
+        assert bench.batcher.pace.seconds(1) < 1
 
 
 async def test_lone_row_is_never_refused_for_its_deadline() -> None:
     async with running(Bench(RecordingRun())) as bench:
-        bench.batcher.pace.learn(1, 0.0, is_busy=True)
-        bench.batcher.pace.learn(1, 60.0, is_busy=False)
+        bench.batcher.pace.learn(0.0, 60.0, is_busy=False)
 
         assert await bench.submit(1, seconds=1) == [2]
 
@@ -609,8 +661,7 @@ async def test_lone_row_is_never_refused_for_its_deadline() -> None:
 async def test_full_queue_tells_when_there_will_be_room() -> None:
     run = GatedRun()
     async with running(Bench(run, max_queue_rows=4)) as bench:
-        bench.batcher.pace.learn(1, 0.0, is_busy=True)
-        bench.batcher.pace.learn(1, 2.0, is_busy=False)
+        bench.batcher.pace.learn(0.0, 2.0, is_busy=False)
         first = bench.later(1, seconds=60)
         await in_thread(run.has_begun.wait)
         waiting = bench.later(2, 3, 4, seconds=60)
@@ -618,7 +669,7 @@ async def test_full_queue_tells_when_there_will_be_room() -> None:
 
         with pytest.raises(QueueFull) as refused:
             await bench.submit(5, 6, 7, seconds=60)
-        assert refused.value.retry_after_s == 4  # two rows too many, two seconds each
+        assert refused.value.retry_after_s == 2  # the time of the batch that makes room
         run.gate.set()
         await asyncio.gather(first, waiting)
 

@@ -68,22 +68,25 @@ def test_model_on_the_edge_does_not_go_to_and_fro() -> None:
 
 def test_pace_is_what_a_queue_shrinks_by_and_not_the_time_between_its_busy_spells() -> None:
     pace = Pace()
-    pace.learn(10, 1.0, is_busy=True)
-    pace.learn(10, 2.0, is_busy=False)
-    pace.learn(10, 60.0, is_busy=False)
+    pace.learn(1.0, 1.0, is_busy=True)
+    for now_s in (3.0, 5.0):  # a second for the run, and one for all else
+        pace.learn(now_s, 1.0, is_busy=now_s < 5)
+    assert pace.seconds(10) == pytest.approx(11.9)
 
-    assert pace.seconds(30) == pytest.approx(3.0)
+    pace.learn(60.0, 1.0, is_busy=False)
+    assert pace.seconds(10) < 11.9
 
 
-def test_pace_follows_what_has_become_slower() -> None:
+@pytest.mark.parametrize(("before_s", "after_s"), [(1.0, 2.0), (2.0, 1.0)])
+def test_pace_follows_what_has_become_slower_or_quicker(before_s: float, after_s: float) -> None:
     pace = Pace()
     now_s = 0.0
-    for step_s in [1.0] * 10 + [2.0] * 60:
-        pace.learn(10, now_s, is_busy=True)
+    for step_s in [before_s] * 10 + [after_s] * 60:
         now_s += step_s
+        pace.learn(now_s, 0.0, is_busy=True)
 
-    assert pace.seconds(10) == pytest.approx(2.0, rel=0.01)
+    assert pace.seconds(1) == pytest.approx(after_s, rel=0.01)
 
 
-def test_nothing_is_known_of_a_queue_that_was_never_busy() -> None:
+def test_nothing_is_known_before_the_first_batch() -> None:
     assert Pace().seconds(1000) == 0
