@@ -146,7 +146,6 @@ class Batcher(Generic[Outputs]):
         # Instances that are free, and what the others run; those in neither are being built anew.
         self._free = list(range(len(runs)))
         self._running: dict[int, list[Job]] = {}
-        self._running_rows = 0
         self._care = care
         self._checked_s = -math.inf
         self._limits = limits
@@ -183,7 +182,7 @@ class Batcher(Generic[Outputs]):
 
     def statistics(self) -> Statistics:
         """Return how many rows wait and run."""
-        return Statistics(self._waiting.rows, self._running_rows)
+        return Statistics(self._waiting.rows, sum(map(_rows_of, self._running.values())))
 
     async def submit(
         self, rows: NDArray[np.generic], deadline_s: float, lane: Lane = "interactive"
@@ -382,7 +381,6 @@ class Batcher(Generic[Outputs]):
         rows = self._batch(jobs, cause, started_s)
         number = self._free.pop()
         self._running[number] = jobs
-        self._running_rows += _rows_of(jobs)
         if not self.cost.is_quick:
             self._run_beside(number, rows, started_s)
             return
@@ -436,19 +434,15 @@ class Batcher(Generic[Outputs]):
         self._threads[number] = RunThread(self._name)
 
     def _release(self, number: int) -> None:
-        self._end(number)
+        del self._running[number]
         self._free.append(number)
-
-    def _end(self, number: int) -> None:
-        """Nothing runs on an instance any more."""
-        self._running_rows -= _rows_of(self._running.pop(number))
 
     def _lose(self, number: int, cause: str) -> None:
         """Do without an instance until there is another in its place."""
         facts = {"model": self._name, "instance": number}
         log.critical("instance lost", extra={**facts, "cause": cause})
         self._metrics.lost_instances[cause].inc()
-        self._end(number)
+        del self._running[number]
         self._keep(self._rebuild(number, facts))
         if not self._has_instances:
             self._fail_waiting(NotReady(_LOST))
