@@ -7,7 +7,7 @@ DEV := .venv-dev
 KSERVE := .venv-kserve
 SUPPLY := .venv-supply
 LINTERS := .venv-deployment
-SOURCES := service training tests load_tests k8s
+SOURCES := service training dunno_client tests load_tests k8s
 
 .PHONY: serve test check fmt lint types train load bench image sbom audit lock clean
 

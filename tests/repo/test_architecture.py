@@ -50,13 +50,15 @@ ONLY_IN = {
     "cryptography": ("service/bundle/signatures.py", "training/signing.py"),
     "model_signing": ("training/signing.py",),
     "prometheus_client": ("service/telemetry/", "service/api/probes.py"),
+    "httpx": ("dunno_client/",),
     "training": ("training/",),
     "scipy": ("training/",),
     "sklearn": ("training/",),
 }
 """Package -> the only places that may import it."""
 
-FILES = sorted([*ROOT.glob("service/**/*.py"), *ROOT.glob("training/**/*.py")])
+CLIENT = sorted(ROOT.glob("dunno_client/*.py"))
+FILES = sorted([*ROOT.glob("service/**/*.py"), *ROOT.glob("training/**/*.py"), *CLIENT])
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -87,6 +89,13 @@ def test_imports_follow_the_arrows(path: Path) -> None:
     known = {each for each in found if each in MAY_IMPORT}
 
     assert known <= allowed, f"{relative(path)} imports {known - allowed}"
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=relative)
+def test_client_shares_no_code_with_the_server(path: Path) -> None:
+    others = [name for name in imports(path) if name.split(".")[0] in {"service", "training"}]
+
+    assert others == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
