@@ -43,6 +43,7 @@ bench: $(DEV)/installed
 
 load: $(DEV)/installed
 	$(DEV)/bin/python load_tests/many_callers.py $(ARGS)
+	$(DEV)/bin/python load_tests/run_locust.py $(LOCUST_ARGS)
 
 # The container image of a lock file in requirements/: service, tensorflow or gpu. The last one needs
 # a base with CUDA, cuDNN and Python: make image VARIANT=gpu ARGS="--build-arg BASE=…"
