@@ -222,7 +222,7 @@ def _protocols(models: Path) -> Iterator[Request]:
 
 def _bad() -> Iterator[Request]:
     for body in RUBBISH:
-        yield Request("rubbish", "/predict/wine", JSON, body, 413 if b"[[" in body else 400, 2)
+        yield Request("rubbish", "/predict/wine", JSON, body, 413 if b"[" * 99 in body else 400, 2)
     yield Request("unknown model", "/predict/NOBODY", JSON, b"{}", 404)
     yield Request("unknown model, v1", "/v1/models/NOBODY:predict", JSON, b"{}", 404)
     yield Request("unknown path", "/NOBODY", JSON, b"{}", 404)
