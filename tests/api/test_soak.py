@@ -12,6 +12,10 @@ REQUESTS, WARM = (1_000_000, 50_000) if "DUNNO_CHECK_LONG" in os.environ else (4
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not {"DUNNO_CHECK_DEPLOYMENT", "DUNNO_CHECK_LONG"} & os.environ.keys(),
+    reason="takes half a minute; CI runs it",
+)
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_many_requests_leave_no_memory_file_descriptor_or_thread_behind() -> None:
     counts = ("--requests", str(REQUESTS), "--warm", str(WARM))
