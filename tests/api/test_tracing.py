@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -20,12 +21,34 @@ TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 CALLER_ID = "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01", "tracestate": "shop=7"}
 NOT_SAMPLED = {"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-00"}
-WAYS = [
-    pytest.param("/predict/fruit", ROW, "native", HotProtocol, id="hot"),
-    pytest.param("/predict/fruit", ROW, "native", HttpToolsProtocol, id="asgi"),
-    pytest.param("/v1/models/fruit:predict", ROW, "v1", HotProtocol, id="v1"),
-    pytest.param("/v2/models/fruit/infer", INFERENCE, "v2", HotProtocol, id="v2"),
-]
+
+
+class Way(NamedTuple):
+    """One way that a request can go."""
+
+    path: str
+    body: object
+    protocol: str
+    http: type[HttpToolsProtocol]
+
+    def ask(self, models: Path, **headers: str) -> httpx.Response:
+        """Return the response of a server that stops behind it."""
+        with Server(Settings(models=models), self.http) as address:
+            return httpx.post(f"{address}{self.path}", json=self.body, headers=headers)
+
+
+WAYS = {
+    "hot": Way("/predict/fruit", ROW, "native", HotProtocol),
+    "asgi": Way("/predict/fruit", ROW, "native", HttpToolsProtocol),
+    "v1": Way("/v1/models/fruit:predict", ROW, "v1", HotProtocol),
+    "v2": Way("/v2/models/fruit/infer", INFERENCE, "v2", HotProtocol),
+}
+
+
+@pytest.fixture(params=list(WAYS.values()), ids=list(WAYS))
+def way(request: pytest.FixtureRequest) -> Way:
+    found: Way = request.param
+    return found
 
 
 @pytest.fixture
@@ -35,17 +58,10 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         yield found
 
 
-@pytest.mark.parametrize(("path", "body", "protocol", "http"), WAYS)
 def test_request_and_its_stages_are_spans_of_the_callers_trace(
-    models: Path,
-    collector: Collector,
-    path: str,
-    body: object,
-    protocol: str,
-    http: type[HttpToolsProtocol],
+    models: Path, collector: Collector, way: Way
 ) -> None:
-    with Server(Settings(models=models), http) as address:
-        response = httpx.post(f"{address}{path}", json=body, headers=SAMPLED)
+    response = way.ask(models, **SAMPLED)
 
     (request,) = [span for span in collector.spans if span.parent_span_id.hex() == CALLER_ID]
     stages = [collector.one(name) for name in STAGES]
@@ -57,7 +73,7 @@ def test_request_and_its_stages_are_spans_of_the_callers_trace(
         >= {
             "dunno.model": "fruit",
             "dunno.version": "2",
-            "dunno.protocol": protocol,
+            "dunno.protocol": way.protocol,
             "dunno.outcome": "answered",
             "dunno.rows": 1,
             "dunno.request_id": response.headers["x-request-id"],
@@ -74,20 +90,13 @@ def test_request_and_its_stages_are_spans_of_the_callers_trace(
     assert collector.resource["service.name"] == "dunno"
 
 
-@pytest.mark.parametrize(("path", "body", "protocol", "http"), WAYS)
 def test_batch_is_linked_to_its_requests_and_they_to_it(
-    models: Path,
-    collector: Collector,
-    path: str,
-    body: object,
-    protocol: str,
-    http: type[HttpToolsProtocol],
+    models: Path, collector: Collector, way: Way
 ) -> None:
-    with Server(Settings(models=models), http) as address:
-        httpx.post(f"{address}{path}", json=body)
+    way.ask(models)
 
     batch, run = collector.one("batch"), collector.one("run")
-    assert facts(batch) == {"dunno.model": "fruit", "dunno.batch.rows": 1}, protocol
+    assert facts(batch) == {"dunno.model": "fruit", "dunno.batch.rows": 1}
     assert [link.span_id for link in batch.links] == [run.parent_span_id]
     assert [link.span_id for link in run.links] == [batch.span_id]
 
@@ -123,19 +132,12 @@ def test_request_that_is_refused_is_a_span_without_stages_and_no_error_of_ours(
     assert request.status.code == request.status.STATUS_CODE_UNSET
 
 
-@pytest.mark.parametrize(("path", "body", "protocol", "http"), WAYS)
 def test_caller_decides_whether_its_request_is_traced(
-    models: Path,
-    collector: Collector,
-    path: str,
-    body: object,
-    protocol: str,
-    http: type[HttpToolsProtocol],
+    models: Path, collector: Collector, way: Way
 ) -> None:
-    with Server(Settings(models=models), http) as address:
-        response = httpx.post(f"{address}{path}", json=body, headers=NOT_SAMPLED)
+    response = way.ask(models, **NOT_SAMPLED)
 
-    assert response.status_code == 200, protocol
+    assert response.status_code == 200
     assert "traceparent" not in response.headers
     assert collector.spans == []
 
@@ -154,17 +156,11 @@ def test_trace_context_that_is_no_context_is_not_followed(
     assert collector.one("POST /predict/{model}").parent_span_id == b""
 
 
-@pytest.mark.parametrize(("path", "body", "protocol", "http"), WAYS)
 def test_buckets_of_durations_have_traces_as_examples(
-    models: Path,
-    collector: Collector,
-    path: str,
-    body: object,
-    protocol: str,
-    http: type[HttpToolsProtocol],
+    models: Path, collector: Collector, way: Way
 ) -> None:
-    with Server(Settings(models=models), http) as address:
-        httpx.post(f"{address}{path}", json=body, headers=SAMPLED)
+    with Server(Settings(models=models), way.http) as address:
+        httpx.post(f"{address}{way.path}", json=way.body, headers=SAMPLED)
         accepted = {"Accept": "application/openmetrics-text; version=1.0.0"}
         scraped = httpx.get(f"{address}/metrics", headers=accepted)
         plain = httpx.get(f"{address}/metrics").text
@@ -172,7 +168,7 @@ def test_buckets_of_durations_have_traces_as_examples(
     families = open_metrics(scraped.text)
     for name in ("dunno_request_duration_seconds", "dunno_stage_duration_seconds"):
         found = [s.exemplar.labels for s in families[name].samples if s.exemplar is not None]
-        assert found, (name, protocol)
+        assert found, name
         assert all(labels == {"trace_id": TRACE_ID} for labels in found)
     assert collector.spans
     assert "trace_id" not in plain
