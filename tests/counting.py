@@ -13,3 +13,9 @@ def value(client: httpx.Client, name: str, **labels: str) -> float:
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     )
+
+
+def value_at(address: str, name: str, **labels: str) -> float:
+    """Return the same of the server at an address."""
+    with httpx.Client(base_url=address) as client:
+        return value(client, name, **labels)

@@ -1,8 +1,6 @@
 """Versions are switched under load, and nobody notices but by the version in the answer."""
 
 import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -10,17 +8,17 @@ import pytest
 from bundles import fruit_bundle, temperature
 from conftest import Server
 from connections import BODY, Connection, request
+from counting import value_at
 from many_callers import Question
-from prometheus_client.parser import text_string_to_metric_families
 from reloads import Switches
 from reloads import serving as serving_with_admin
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from waiting import wait_for
 
 from service.api.hotpath import HotProtocol
 from service.settings import Settings
 
 MEBIBYTE = 1024 * 1024
-PATIENCE_S = 20.0
 SURE = b'{"instances": [[9, 0, 0]]}'
 
 
@@ -86,12 +84,14 @@ def test_canary_that_does_not_know_loses_its_traffic(
     canary = {"model": "fruit", "version": "2"}
     with Server(Settings(models=models), protocol) as address:
         connection = Connection(address)
-        wait_for(lambda: ask(connection) and value(address, "dunno_rollbacks_total", **canary) == 1)
+        wait_for(
+            lambda: ask(connection) and value_at(address, "dunno_rollbacks_total", **canary) == 1
+        )
         versions = {str(ask(connection)["version"]) for _ in range(20)}
         connection.close()
 
         assert versions == {"1"}
-        assert value(address, "dunno_version_weight_ratio", **canary) == 0
+        assert value_at(address, "dunno_version_weight_ratio", **canary) == 0
 
 
 def test_candidate_sees_what_callers_ask(models: Path) -> None:
@@ -103,24 +103,8 @@ def test_candidate_sees_what_callers_ask(models: Path) -> None:
         assert ask(connection)["version"] == "1"
         connection.close()
 
-        wait_for(lambda: value(address, "dunno_shadow_disagreements_total", **kind) == 1)
+        wait_for(lambda: value_at(address, "dunno_shadow_disagreements_total", **kind) == 1)
         assert httpx.get(f"{address}/models/fruit").json()["shadow"] == "2"
-
-
-def value(address: str, name: str, **labels: str) -> float:
-    """Return the sum of the samples with these labels."""
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(httpx.get(f"{address}/metrics").text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until_s
 
 
 def test_body_that_comes_after_a_switch_is_answered_by_the_version_it_was_for(

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pytest
 from bundles import fruit_bundle, fruit_graph, picture_bundle, write_catalogue
 from click.testing import CliRunner, Result
 from conftest import Server
-from prometheus_client.parser import text_string_to_metric_families
+from counting import value_at
 from signing_keys import KeyPair, key_pair
+from waiting import wait_for
 
 from service.api.hotpath import HotProtocol
 from service.bundle.signatures import SIGNATURE
@@ -24,7 +24,6 @@ from service.settings import Settings, SettingsInvalid, read_settings
 from service.telemetry.metrics import Metrics
 from training.signing import sign_bundle
 
-PATIENCE_S = 20.0
 SURE = {"instances": [[9, 0, 0]]}
 
 
@@ -44,22 +43,6 @@ def models(tmp_path: Path, keys: KeyPair) -> Path:
 def trusting(models: Path, *keys: KeyPair, **more: float) -> Settings:
     trusted = tuple(pair.public for pair in keys)
     return Settings.model_validate({"models": models, "trusted_keys": trusted, **more})
-
-
-def value(address: str, name: str, **labels: str) -> float:
-    """Return the sum of the samples with these labels."""
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(httpx.get(f"{address}/metrics").text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until_s
 
 
 def check(models: Path, monkeypatch: pytest.MonkeyPatch, trusted_keys: str | None) -> Result:
@@ -106,8 +89,8 @@ def test_bundle_that_no_trusted_key_signed_is_refused_and_the_old_version_serves
         wait_for(lambda: httpx.get(f"{address}/models").json()["failures"])
         answer = httpx.post(f"{address}/predict/fruit", json=SURE).json()
         failures = httpx.get(f"{address}/models").json()["failures"]
-        failed = value(address, "dunno_model_reloads_total", model="fruit", outcome="failed")
-        state = value(address, "dunno_model_state", model="fruit", version="2", state="failed")
+        failed = value_at(address, "dunno_model_reloads_total", model="fruit", outcome="failed")
+        state = value_at(address, "dunno_model_state", model="fruit", version="2", state="failed")
 
     assert (answer["version"], answer["predictions"][0]["label"]) == ("1", "apple")
     assert failures == [{"model": "fruit", "code": "signature_invalid"}]

@@ -5,9 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -16,19 +14,12 @@ from bundles import fruit_bundle, write_catalogue
 from collector import collecting, open_metrics
 from connections import Connection, request
 from many_callers import serving
+from waiting import PATIENCE_S, wait_for
 
 from service.telemetry.metrics import Metrics
 from service.telemetry.workers import Workers, merged
 
-PATIENCE_S = 20.0
 ROW = {"instances": [[9, 0, 0]]}
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until_s
-        time.sleep(0.05)
 
 
 def pids_by_worker(address: str) -> dict[str, int]:
