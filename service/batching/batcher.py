@@ -234,13 +234,13 @@ class Batcher(Generic[Outputs]):
         self._look_soon()
         return job
 
-    def look_for_room(self, rows: int, patience_s: float, lane: Lane = "interactive") -> None:
+    def look_for_room(self, rows: int, patience_s: float, lane: Lane | None = None) -> None:
         """Raise, as `enqueue` does, if so many rows would be refused: before work on them is lost.
 
         Args:
             rows: how many.
             patience_s: in how many seconds their answer is worthless.
-            lane: where they would wait.
+            lane: where they would wait; None: that is not known yet.
         """
         if self._is_draining:
             self._metrics.rejections["draining"].inc()
@@ -248,11 +248,11 @@ class Batcher(Generic[Outputs]):
         if self._waiting or not self._free:
             self._refuse_what_is_too_much(rows, patience_s, lane)
 
-    def _refuse_what_is_too_much(self, rows: int, patience_s: float, lane: Lane) -> None:
+    def _refuse_what_is_too_much(self, rows: int, patience_s: float, lane: Lane | None) -> None:
         if not self._has_instances:
             self._metrics.rejections["not_ready"].inc()
             raise NotReady(_LOST)
-        waiting_rows = self._waiting.rows_of(lane)
+        waiting_rows = self._waiting.rows_of(lane) if lane else self._waiting.least_rows
         room = self._limits.max_queue_rows - waiting_rows
         if rows > room:
             self._metrics.rejections["queue_full"].inc()
@@ -260,7 +260,7 @@ class Batcher(Generic[Outputs]):
             cap = f"(cap {self._limits.max_queue_rows})"
             raise QueueFull(f"{message} {cap}", self.pace.seconds(self._batches(rows - room)))
         # Interactive rows are taken first, so that bulk rows wait for them as well.
-        ahead = waiting_rows if lane == "interactive" else self._waiting.rows
+        ahead = self._waiting.rows if lane == "bulk" else self._waiting.rows_of("interactive")
         wait_s = self.pace.seconds(self._batches(ahead + rows) + len(self._running))
         # Where nobody waits one is let in, late or not: else a pace that was learnt in a bad
         # moment would never be learnt anew.

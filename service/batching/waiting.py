@@ -92,6 +92,11 @@ class WaitingJobs:
         """Rows of all lanes."""
         return self._interactive.rows + self._bulk.rows
 
+    @property
+    def least_rows(self) -> int:
+        """Rows of the lane that has fewest."""
+        return min(self._interactive.rows, self._bulk.rows)
+
     def rows_of(self, lane: Lane) -> int:
         """Return how many rows wait in a lane."""
         return self._lanes[lane].rows

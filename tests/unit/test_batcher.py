@@ -658,6 +658,23 @@ async def test_lone_row_is_never_refused_for_its_deadline() -> None:
         assert await bench.submit(1, seconds=1) == [2]
 
 
+async def test_rows_whose_lane_is_not_known_yet_are_refused_only_if_no_lane_has_room() -> None:
+    run = GatedRun()
+    async with running(Bench(run, max_queue_rows=4)) as bench:
+        tasks = [bench.later(1)]
+        await in_thread(run.has_begun.wait)
+        tasks.append(bench.later(2, 3, 4, 5))
+        await turns()
+        bench.batcher.look_for_room(1, PATIENCE_S)
+
+        tasks.append(bench.later(6, 7, 8, 9, lane="bulk"))
+        await turns()
+        with pytest.raises(QueueFull):
+            bench.batcher.look_for_room(1, PATIENCE_S)
+        run.gate.set()
+        await asyncio.gather(*tasks)
+
+
 async def test_full_queue_tells_when_there_will_be_room() -> None:
     run = GatedRun()
     async with running(Bench(run, max_queue_rows=4)) as bench:
