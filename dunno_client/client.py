@@ -78,9 +78,29 @@ class Dunno:
             DunnoError: if there is no answer; that of a bad row among others is in its place.
             TypeError, ValueError, OSError: if rows are nothing that can be sent.
         """
+        return self._predict(model, body_of(rows), options)
+
+    def predict_body(
+        self, model: str, content: bytes, media_type: str, **options: Unpack[Options]
+    ) -> Answer:
+        """Return the verdicts on the rows of a body as it is, such as a CSV file.
+
+        Args:
+            model: a model that is served.
+            content: of the request.
+            media_type: such as `text/csv`.
+            options: see `predict`.
+
+        Raises:
+            DunnoError: as `predict` does.
+        """
+        body = {"content": content, "headers": {"Content-Type": media_type}}
+        return self._predict(model, body, options)
+
+    def _predict(self, model: str, body: Mapping[str, Any], options: Options) -> Answer:
         asked = {name: value for name, value in options.items() if value is not None}
         path = f"/predict/{quote(model, safe='')}"
-        return _read(answer_of, self._ask("POST", path, params=asked, **body_of(rows)))
+        return _read(answer_of, self._ask("POST", path, params=asked, **body))
 
     def models(self) -> tuple[Model, ...]:
         """Return the models that are served, as far as the key goes; raises as `predict` does."""

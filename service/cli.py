@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,18 +18,18 @@ from service import __version__
 from service.errors import (
     BundleError,
     ClientError,
-    DunnoError,
     InputInvalid,
     MediaTypeUnsupported,
 )
 from service.inputs.payload import Payload
+from service.offline.command import predict
 from service.settings import (
     Settings,
     SettingsInvalid,
-    read_settings,
     usable_cores,
     worker_count,
 )
+from service.terminal import CANNOT_SERVE, MEDIA_TYPES, settings_or_stop, stop
 
 if TYPE_CHECKING:
     import uvicorn
@@ -38,26 +38,10 @@ if TYPE_CHECKING:
     from service.prediction import Catalogue
 
 COMMANDS = "dunno.commands"
-CANNOT_SERVE = 2
-"""Exit code when a setting, the catalogue or a bundle has to be mended first."""
-
 UNSAFE = 3
 """Exit code of `dunno check` when the service would start and had better not."""
 A_DAY_S = 86_400
 STANDARD_ERROR = 2  # its file descriptor
-
-MEDIA_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-    ".csv": "text/csv",
-    ".txt": "text/plain",
-    ".json": "application/json",
-    ".npy": "application/x-npy",
-}
-"""Suffix of a file -> what its content is posted as."""
 
 
 class _Commands(click.Group):
@@ -84,13 +68,16 @@ def main() -> None:
     """Serve models that know when they do not know."""
 
 
+main.add_command(predict)
+
+
 @main.command()
 @click.option("--host", help="Address to listen on (DUNNO_HOST).")
 @click.option("--port", type=int, help="Port to listen on, 0 for a free one (DUNNO_PORT).")
 @click.option("--models", type=Path, help="Folder with catalogue.toml (DUNNO_MODELS).")
 def serve(host: str | None, port: int | None, models: Path | None) -> None:
     """Serve the models of the catalogue until SIGTERM or Ctrl-C."""
-    settings = _settings(host=host, port=port, models=models)
+    settings = settings_or_stop(host=host, port=port, models=models)
     from service.telemetry.logs import configure_logs  # noqa: PLC0415  keeps --help quick
 
     _open_standard_streams()
@@ -121,7 +108,7 @@ def _serve_here(settings: Settings) -> None:
     try:
         app = create_app(settings)
     except (BundleError, SettingsInvalid) as error:
-        _stop(str(error))
+        stop(str(error))
     server = uvicorn.Server(_server_config(app, settings))
     # uvicorn raises the signal again when it has stopped, for whoever had a handler before.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -156,7 +143,7 @@ def _prove_free(host: str, port: int) -> None:
     try:
         bound("metrics", Where(host, port)).close()
     except SettingsInvalid as error:
-        _stop(str(error))
+        stop(str(error))
 
 
 def _folder_of_workers() -> "tempfile.TemporaryDirectory[str]":
@@ -164,7 +151,7 @@ def _folder_of_workers() -> "tempfile.TemporaryDirectory[str]":
     try:
         return tempfile.TemporaryDirectory(prefix="dunno-", ignore_cleanup_errors=True)
     except OSError as error:
-        _stop(
+        stop(
             "several workers need a folder for temporary files, such as /tmp, that can be written "
             f"to ({error.strerror}); TMPDIR names another one, DUNNO_WORKERS=1 needs none"
         )
@@ -217,12 +204,12 @@ def check(models: Path | None, files: tuple[str, ...], *, parity: bool) -> None:
     from service.prediction import load_catalogue  # noqa: PLC0415
     from service.telemetry.metrics import Metrics  # noqa: PLC0415
 
-    settings = _settings(models=models)
+    settings = settings_or_stop(models=models)
     try:
         catalogue = load_catalogue(settings, Metrics())
         findings = find_posture(settings, os.environ)
     except BundleError as error:
-        _stop(str(error))
+        stop(str(error))
     console = Console()
     table = Table("model", "version", "runtime", "device", "policy", "max error", "guarantee")
     for predictor in catalogue:
@@ -260,17 +247,31 @@ def key(name: str) -> None:
     from service.api.keys import digest_of, is_key_name, new_key  # noqa: PLC0415
 
     if not is_key_name(name):
-        _stop(f"NAME: expected small letters, digits, '-' or '_', got {name!r}")
+        stop(f"NAME: expected small letters, digits, '-' or '_', got {name!r}")
     made = new_key()
     click.echo(made, err=True)
     click.echo(f'[keys.{name}]\nsha256 = ["{digest_of(made)}"]')
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options and names of models.
+
+    For bash: `dunno completion bash > ~/.local/share/bash-completion/completions/dunno`.
+    """
+    from click.shell_completion import get_completion_class  # noqa: PLC0415  keeps --help quick
+
+    complete = get_completion_class(shell)
+    assert complete is not None  # noqa: S101  click has all three
+    click.echo(complete(main, {}, "dunno", "_DUNNO_COMPLETE").source())
 
 
 def _files_by_model(files: Sequence[str]) -> dict[str, Path]:
     pairs = [file.partition("=") for file in files]
     wrong = [name for name, _, path in pairs if not path]
     if wrong:
-        _stop(f"--rows: expected MODEL=FILE, got {wrong[0]!r}")
+        stop(f"--rows: expected MODEL=FILE, got {wrong[0]!r}")
     return {name: Path(path) for name, _, path in pairs}
 
 
@@ -288,7 +289,7 @@ def _is_same_everywhere(
             try:
                 rows = predictor.decoder.decode(_payload(files[predictor.name])).rows
             except ClientError as error:
-                _stop(f"{files[predictor.name]}: {error}")
+                stop(f"{files[predictor.name]}: {error}")
         for name, found in compare_all(predictor, rows, runtime_options(settings)):
             title = f"{predictor.name} {predictor.manifest.version}, {predictor.runtime_name}"
             if isinstance(found, Parity):
@@ -301,49 +302,6 @@ def _is_same_everywhere(
                 said = f"not compared: {found}"
             click.echo(f"{title} and {name}: {said}")
     return is_same
-
-
-@main.command()
-@click.argument("model")
-@click.argument("files", nargs=-1, required=True, type=Path)
-@click.option("--max-error", type=float, help="Certified risk to answer at, such as 0.01.")
-@click.option("--min-confidence", type=float, help="Least confidence to answer.")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a row.")
-@click.option("--models", type=Path, help="Folder with catalogue.toml (DUNNO_MODELS).")
-def predict(  # noqa: PLR0913  one parameter for each option of the command
-    model: str,
-    files: tuple[Path, ...],
-    max_error: float | None,
-    min_confidence: float | None,
-    *,
-    is_json: bool,
-    models: Path | None,
-) -> None:
-    """Print the verdicts of MODEL on FILES, without a server."""
-    from service.api.options import NO_OPTIONS  # noqa: PLC0415  keeps --help quick
-    from service.api.schemas import encode_row  # noqa: PLC0415
-    from service.prediction import load_catalogue  # noqa: PLC0415
-    from service.telemetry.metrics import Metrics  # noqa: PLC0415
-
-    settings = _settings(models=models)
-    try:
-        predictor = load_catalogue(settings, Metrics(), only=model).find(model)
-        terms = predictor.judge.terms(max_error, min_confidence)
-    except (BundleError, ClientError) as error:
-        _stop(str(error))
-    found: list[dict[str, object]] = []
-    for file in files:
-        try:
-            rows = predictor.predict_now(_payload(file), terms)
-        except DunnoError as error:
-            rows = [error]
-        found += [
-            {"file": str(file), "row": number, **encode_row(row, predictor, NO_OPTIONS)}
-            for number, row in enumerate(rows)
-        ]
-    _print_json(found) if is_json else _print_table(found)
-    if any("error" in row for row in found):
-        sys.exit(1)
 
 
 @main.command()
@@ -404,7 +362,7 @@ def bench(  # noqa: PLR0913  one parameter for each option of the command
                 steps.append(step)
                 status.update(f"{step.connections} connections: {step.requests_per_s:,.0f}/s")
     except (BenchFailed, ClientError) as error:
-        _stop(str(error))
+        stop(str(error))
     console = Console()
     console.print(curve_table(steps))
     for remark in remarks(steps, processes):
@@ -416,7 +374,7 @@ def bench(  # noqa: PLR0913  one parameter for each option of the command
 def _connections(text: str) -> tuple[int, ...]:
     numbers = text.split(",")
     if not all(number.strip().isdecimal() and int(number) > 0 for number in numbers):
-        _stop(f"--concurrency: expected numbers from 1 on such as 1,8,64, got {text!r}")
+        stop(f"--concurrency: expected numbers from 1 on such as 1,8,64, got {text!r}")
     return tuple(sorted({int(number) for number in numbers}))
 
 
@@ -455,7 +413,7 @@ def tune(model: str, p99_ms: float, models: Path | None, env_file: Path | None) 
     candidates = [found for trial in trials if (found := tuning.tuned(trial, p99_ms / 1000))]
     if not candidates:
         quickest_s = min(trial.seconds_by_rows[1] for trial in trials)
-        _stop(
+        stop(
             f"{model}: one row alone takes {quickest_s * 1000:.3g} ms, more than half of "
             f"{p99_ms:g} ms; no setting keeps that goal here"
         )
@@ -480,13 +438,13 @@ def _trials(model: str, goal_s: float, models: Path | None) -> "list[Trial]":
 
     trials: list[Trial] = []
     for threads in thread_counts(max(1, int(usable_cores()))):
-        settings = _settings(models=models, runtime_threads=threads, workers=1)
+        settings = settings_or_stop(models=models, runtime_threads=threads, workers=1)
         # A process for each: TensorFlow sizes its threads once, for the first model that runs.
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             try:
                 trials.append(pool.submit(_trial, model, settings, goal_s).result())
             except BenchFailed as error:
-                _stop(str(error))
+                stop(str(error))
         if trials[-1].device != "cpu":
             break
     return trials
@@ -510,20 +468,6 @@ def _trial(model: str, settings: Settings, goal_s: float) -> "Trial":
     )
 
 
-def _settings(**overrides: object) -> Settings:
-    try:
-        return read_settings(
-            **{name: value for name, value in overrides.items() if value is not None}
-        )
-    except SettingsInvalid as error:
-        _stop(str(error))
-
-
-def _stop(message: str) -> NoReturn:
-    click.echo(f"dunno: {message}", err=True)
-    sys.exit(CANNOT_SERVE)
-
-
 def _payload(file: Path) -> Payload:
     media_type = MEDIA_TYPES.get(file.suffix.lower())
     if media_type is None:
@@ -543,34 +487,7 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text)
     except OSError as error:
-        _stop(f"{file}: cannot be written ({error.strerror})")
-
-
-def _print_json(rows: list[dict[str, object]]) -> None:
-    for row in rows:
-        click.echo(json.dumps(row))
-
-
-def _print_table(rows: list[dict[str, object]]) -> None:
-    from rich.console import Console  # noqa: PLC0415  a service has no use for tables
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table("file", "row", "verdict", "label or reason", "confidence", "candidates")
-    for row in rows:
-        where = (str(row["file"]), str(row["row"]))
-        error = row.get("error")
-        if isinstance(error, dict):
-            table.add_row(*where, "error", str(error["detail"]), "", "")
-            continue
-        candidates = row["candidates"]
-        table.add_row(
-            *where,
-            "answer" if row["label"] else "don't know",
-            str(row["label"] or row["reason"]),
-            f"{row['confidence']:.4f}",
-            ", ".join(candidates) if isinstance(candidates, list) else "",
-        )
-    Console().print(table)
+        stop(f"{file}: cannot be written ({error.strerror})")
 
 
 def _report_posture(settings: Settings) -> None:

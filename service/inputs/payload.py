@@ -1,6 +1,6 @@
 """What comes in and what goes on: a request body, and the rows decoded from it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -62,6 +62,14 @@ class Decoded:
 
     ignored_columns: tuple[str, ...] = ()
     """Columns of a table that the model does not use."""
+
+    def in_place(self, answers: Iterator[Value]) -> list[Value | ClientError]:
+        """Return the next answers, one for each row, and errors in the order of the payload."""
+        errors = self.errors
+        return [
+            errors[position] if position in errors else next(answers)
+            for position in range(len(self.rows) + len(errors))
+        ]
 
 
 class Decoder(Protocol):

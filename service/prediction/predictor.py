@@ -303,11 +303,19 @@ class Predictor:
             RunFailed: if the model failed on these rows.
         """
         decoded = self.decoder.decode(payload)
+        return _in_place(self.answer_now(decoded.rows, terms), decoded)
+
+    def answer_now(self, rows: NDArray[np.generic], terms: Terms) -> list[Answer | DunnoError]:
+        """Return the answers to decoded rows, in the calling thread and batch by batch.
+
+        Raises:
+            RunFailed: if the model failed on these rows.
+        """
         answers: list[Answer | DunnoError] = []
-        for start in range(0, len(decoded.rows), self._limits.max_rows):
-            part = decoded.rows[start : start + self._limits.max_rows]
+        for start in range(0, len(rows), self._limits.max_rows):
+            part = rows[start : start + self._limits.max_rows]
             answers += self.answers(self.assess(part), terms)
-        return _in_place(answers, decoded)
+        return answers
 
     def submit(self, rows: NDArray[np.generic], deadline_s: float, receiver: Receiver) -> Job:
         """Let decoded rows wait for the next run; `receiver` gets a `Delivery` of `Row`s.
@@ -419,12 +427,7 @@ def _in_place(
     answers: Sequence[Answer | DunnoError], decoded: Decoded
 ) -> list[Answer | DunnoError]:
     """Return answers and errors in the order of the payload's rows; raise if all are errors."""
-    remaining = iter(answers)
-    errors = decoded.errors
-    rows: list[Answer | DunnoError] = [
-        errors[row] if row in errors else next(remaining)
-        for row in range(len(answers) + len(errors))
-    ]
+    rows = decoded.in_place(iter(answers))
     if isinstance(rows[0], DunnoError) and not any(isinstance(row, Answer) for row in rows):
         raise rows[0]
     return rows

@@ -114,6 +114,12 @@ def test_pictures_are_taken_in_every_form(dunno: Dunno, rows: Any, expected: lis
     assert labels(dunno, "picture", rows) == expected
 
 
+def test_body_is_sent_as_it_is(dunno: Dunno) -> None:
+    answer = dunno.predict_body("fruit", b"sweet,sour,firm\n9,0,0\n0,9,0\n", "text/csv", top_k=1)
+
+    assert [row.label for row in answer.predictions] == ["apple", "pear"]
+
+
 def test_picture_that_lies_on_its_side_says_so_on_the_way() -> None:
     picture = Image.new("L", (30, 20))
     picture.getexif()[ORIENTATION] = 6

@@ -29,9 +29,14 @@ MAY_IMPORT = {
     "service.app": {"service.api", "service.prediction"},
     "service.posture": {"service.api", "service.prediction"},
     "service.bench": {"service.bench"},
+    "service.terminal": {"service.prediction"},
+    "service.offline": {
+        *("service.offline", "service.api", "service.prediction", "service.inputs"),
+        *("service.decision", "service.terminal"),
+    },
     "service.cli": {
         *("service.app", "service.api", "service.prediction", "service.inputs", "service.bench"),
-        "service.posture",
+        *("service.posture", "service.offline", "service.terminal"),
     },
     "training": {
         *("training", "service.inputs", "service.runtimes", "service.decision", "service.bundle"),
@@ -51,6 +56,8 @@ ONLY_IN = {
     "model_signing": ("training/signing.py",),
     "prometheus_client": ("service/telemetry/", "service/api/probes.py"),
     "httpx": ("dunno_client/",),
+    "dunno_client": ("service/offline/engines.py", "dunno_client/"),
+    "pyarrow": ("service/offline/", "training/"),
     "training": ("training/",),
     "scipy": ("training/",),
     "sklearn": ("training/",),

@@ -15,7 +15,6 @@ import pytest
 from bundles import fruit_bundle, write_catalogue
 from click.testing import CliRunner, Result
 from many_callers import serving
-from PIL import Image
 
 from service.api.keys import digest_of, read_key_file
 from service.cli import main
@@ -24,84 +23,6 @@ from service.runtimes import RUNTIMES
 
 def dunno(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    (tmp_path / "basket.csv").write_text("sweet,sour,firm\n9,0,0\n1,1,1\n999,0,0\n")
-    (tmp_path / "review.txt").write_text("good good good")
-    (tmp_path / "basket.json").write_text('{"instances": [[0, 9, 0]]}')
-    np.save(tmp_path / "basket.npy", np.array([[0, 0, 9]]))
-    Image.new("L", (20, 20), 250).save(tmp_path / "sky.png")
-    (tmp_path / "notes.md").write_text("x")
-    return tmp_path
-
-
-def test_predict_prints_a_row_for_each_row(models: Path, files: Path) -> None:
-    result = dunno("predict", "fruit", files / "basket.csv", "--models", models, "--json")
-
-    rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [row.get("verdict") for row in rows] == ["answer", "dont_know", None]
-    assert "sweet: expected at most 100" in rows[2]["error"]["detail"]
-    assert result.exit_code == 1
-
-
-def test_predict_prints_a_table(models: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-
-    result = dunno("predict", "fruit", files / "basket.csv", "--models", models)
-
-    assert re.search(r"basket\.csv.*0.*answer.*apple.*0\.9998", result.stdout)
-    assert re.search(r"basket\.csv.*1.*don't know.*low_confidence", result.stdout)
-    assert re.search(r"basket\.csv.*2.*error.*sweet", result.stdout)
-
-
-@pytest.mark.parametrize(
-    ("model", "file", "label"),
-    [
-        ("fruit", "basket.json", "pear"),
-        ("fruit", "basket.npy", "plum"),
-        ("picture", "sky.png", "light"),
-        ("review", "review.txt", "positive"),
-    ],
-)
-def test_predict_reads_a_file_by_its_suffix(
-    models: Path, files: Path, model: str, file: str, label: str
-) -> None:
-    result = dunno("predict", model, files / file, "--models", models, "--json")
-
-    assert json.loads(result.stdout)["label"] == label
-    assert result.exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [("notes.md", "expected a file ending in .png"), ("nowhere.csv", "a file that can be read")],
-)
-def test_predict_says_what_is_wrong_with_a_file(
-    models: Path, files: Path, file: str, expected: str
-) -> None:
-    result = dunno("predict", "fruit", files / file, "--models", models, "--json")
-
-    assert expected in json.loads(result.stdout)["error"]["detail"]
-    assert result.exit_code == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("nuts",), "no model 'nuts'; served here: fruit, picture"),
-        (("fruit", "--max-error", "0.00001"), "0.001, 0.01, 0.05"),
-    ],
-)
-def test_predict_refuses_what_cannot_be_in_one_sentence(
-    models: Path, files: Path, arguments: tuple[str, ...], expected: str
-) -> None:
-    result = dunno("predict", *arguments, files / "basket.csv", "--models", models)
-
-    assert result.exit_code == 2
-    assert expected in result.stderr
-    assert len(result.stderr.splitlines()) == 1
 
 
 def test_check_lists_models_settings_and_posture(
@@ -204,14 +125,15 @@ def test_misspelled_setting_is_told(models: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_check_compares_the_runtimes_of_a_model_on_rows_of_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    np.save(tmp_path / "basket.npy", np.array([[0, 0, 9]]))
     fruit_bundle(tmp_path)
     write_catalogue(tmp_path, "fruit")
     monkeypatch.setitem(RUNTIMES, "twin", RUNTIMES["onnx"])
     monkeypatch.setitem(RUNTIMES, "tensorflow", "nothing:None")
 
-    rows = f"fruit={files / 'basket.npy'}"
+    rows = f"fruit={tmp_path / 'basket.npy'}"
     result = dunno("check", "--parity", "--rows", rows, "--models", tmp_path)
 
     assert result.exit_code == 0
@@ -368,3 +290,40 @@ def test_server_starts_in_time(models: Path) -> None:
         assert process.wait(10) == 0
     # Two seconds are promised on a quiet machine; ten leave room for a busy one.
     assert seconds < 10
+
+
+def test_shell_completes_commands_and_models(models: Path) -> None:
+    """A real bash, with what `dunno completion bash` printed."""
+    command = f"{Path(sys.executable).with_name('dunno')}"
+    script = f"""
+        eval "$({command} completion bash)"
+        complete_line() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+            _dunno_completion "$1"; echo "${{COMPREPLY[@]}}"; }}
+        complete_line {command} pre
+        complete_line {command} predict fru
+    """
+    environment = {**os.environ, "DUNNO_MODELS": str(models)}
+
+    done = subprocess.run(  # noqa: S603  the one of this machine
+        ["/bin/bash", "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.splitlines() == ["predict", "fruit fruits"]
+
+
+@pytest.mark.parametrize(("shell", "expected"), [("zsh", "#compdef dunno"), ("fish", "complete ")])
+def test_completion_is_there_for_other_shells(shell: str, expected: str) -> None:
+    assert expected in dunno("completion", shell).stdout
+
+
+def test_nothing_is_completed_without_a_catalogue(tmp_path: Path) -> None:
+    environment = {
+        "_DUNNO_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"dunno predict --models {tmp_path} fru",
+        "COMP_CWORD": "4",
+    }
+
+    result = CliRunner().invoke(main, prog_name="dunno", env=environment)
+
+    assert result.stdout.strip() == ""
+    assert result.exit_code == 0

@@ -1,0 +1,219 @@
+"""Files of rows in parts: nothing is lost at their seams, whatever the cells hold."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import ClientError, InputInvalid, PayloadTooLarge
+from service.inputs.tensors import read_npy
+from service.offline import tables
+from service.offline.parts import Part
+from service.offline.tables import (
+    Table,
+    array_parts,
+    csv_parts,
+    json_line_parts,
+    line_parts,
+    parquet_parts,
+)
+
+
+@pytest.fixture
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut after every third row, so that a test sees seams."""
+    monkeypatch.setattr(tables, "MOST_ROWS", 3)
+
+
+def table(content: bytes, column: str | None = None, features: Sequence[str] = ()) -> Table:
+    return Table("a.csv", io.BytesIO(content), len(content), column, features)
+
+
+def bodies(parts: Sequence[Part]) -> list[bytes]:
+    return [part.payload().body for part in parts]
+
+
+def instances(parts: Sequence[Part]) -> list[list[object]]:
+    return [json.loads(body)["instances"] for body in bodies(parts)]
+
+
+def failure(part: Part) -> ClientError:
+    with pytest.raises(ClientError) as caught:
+        part.payload()
+    return caught.value
+
+
+CELLS = st.text(st.sampled_from('ab",;\n 1'), max_size=6)
+
+
+@given(
+    rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12),
+    separator=st.sampled_from(",;"),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_in_parts_holds_the_rows_of_the_whole(
+    rows: list[tuple[str, str]], separator: str, line_end: str
+) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=separator, lineterminator=line_end)
+    writer.writerows([("first", "second"), *rows])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "MOST_ROWS", 3)
+        parts = list(csv_parts(table(stream.getvalue().encode())))
+
+    found: list[tuple[str, ...]] = []
+    for part in parts:
+        text = io.StringIO(part.payload().body.decode(), newline="")
+        header, *read = csv.reader(text, delimiter=separator)
+        assert header == ["first", "second"]
+        assert part.first_row == len(found)
+        found += [tuple(row) for row in read if row]
+    assert found == rows
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_places_in_a_part_are_told_as_places_in_the_file() -> None:
+    parts = list(csv_parts(table(b'a\n1\n\n2\n"3"\n4\n\n\n5\n')))
+
+    assert bodies(parts) == [b'a\n1\n\n2\n"3"\n', b"a\n4\n\n\n5\n"]
+    assert parts[1].in_file("line 5, column 'a': expected a number") == (
+        "line 9, column 'a': expected a number"
+    )
+    assert parts[1].in_file("instances[1].a: expected") == "instances[4].a: expected"
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_half_of_a_part_knows_its_place_too() -> None:
+    _, part = csv_parts(table(b"a\n1\n2\n3\n4\n5\n6\n"))
+
+    halves = part.halves()
+
+    assert halves is not None
+    first, second = halves
+    assert bodies([first, second]) == [b"a\n4\n", b"a\n5\n6\n"]
+    assert (first.first_row, second.first_row) == (3, 4)
+    assert second.in_file("line 2") == "line 6"
+    assert first.halves() is None
+
+
+def test_quote_within_a_bare_cell_does_not_swallow_the_next_row() -> None:
+    (part,) = csv_parts(table(b'a,b\n5" pipe,1\n6" pipe,2\n'))
+
+    assert len(part.records) == 2
+
+
+@pytest.mark.parametrize("content", [b'a\n1\n"2\n' + b"3\n" * 50, b"a\n1\n" + b"2" * 200])
+def test_row_without_an_end_is_refused_after_those_before_it(
+    content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MOST_RECORD_BYTES", 64)
+
+    good, bad = csv_parts(table(content))
+
+    assert good.payload().body == b"a\n1\n"
+    assert isinstance(failure(bad), PayloadTooLarge)
+    assert bad.first_row == 1
+
+
+def test_table_in_another_encoding_is_refused_at_once() -> None:
+    with pytest.raises(InputInvalid, match="expected UTF-8"):
+        csv_parts(table("a,b\n1,2\n".encode("utf-16")))
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_each_line_is_a_text() -> None:
+    parts = list(line_parts(table("eins\r\n\r\nzwei\ndrüben\nvier".encode())))
+
+    assert instances(parts) == [["eins", "zwei", "drüben"], ["vier"]]
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_each_line_is_a_row_of_json() -> None:
+    parts = list(json_line_parts(table(b'[1, 2]\n{"a": 3}\n\n"x"\n[4]')))
+
+    assert instances(parts) == [[[1, 2], {"a": 3}, "x"], [[4]]]
+
+
+@pytest.mark.parametrize("line", [b'{"a": 1', b"[1], [2]", b'[1]], "more": [[2]'])
+def test_line_that_is_no_json_is_refused(line: bytes) -> None:
+    (part,) = json_line_parts(table(line))
+
+    assert "a.csv: expected JSON on each line" in str(failure(part))
+
+
+@pytest.mark.parametrize(
+    ("parts", "content"),
+    [
+        (csv_parts, b'id,text\n1,"a, b"\n2,\n3\n'),
+        (csv_parts, b"\xef\xbb\xbfid;text\n1;a, b\n2;\n3\n"),
+        (json_line_parts, b'{"text": "a, b"}\n{"text": ""}\n{"text": null}\n'),
+    ],
+)
+def test_column_holds_the_texts(parts: object, content: bytes) -> None:
+    assert callable(parts)
+
+    assert instances(list(parts(table(content, "text")))) == [["a, b", "", None]]
+
+
+def test_column_that_is_not_there_is_refused_by_name() -> None:
+    (part,) = csv_parts(table(b"id,text\n1,a\n", "words"))
+
+    assert str(failure(part)) == "--column: expected one of id, text, got words"
+
+
+def test_array_comes_in_parts() -> None:
+    values = np.arange(3000 * 3, dtype=np.float32).reshape(3000, 3)
+
+    parts = list(array_parts("a.npy", values))
+
+    read = [read_npy(body, (3,)) for body in bodies(parts)]
+    assert [part.first_row for part in parts] == [0, 1024, 2048]
+    assert np.array_equal(np.concatenate(read), values)
+
+
+def parquet(**columns: object) -> bytes:
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import parquet as pq  # noqa: PLC0415
+
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return stream.getvalue()
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_parquet_is_read_by_the_names_of_the_features() -> None:
+    content = parquet(sour=[1.5, None, 3, 4], note=["x"] * 4, sweet=[1, 2, 3, 4])
+
+    parts = list(parquet_parts(table(content, features=("sweet", "sour", "firm"))))
+
+    assert instances(parts) == [
+        [{"sour": 1.5, "sweet": 1}, {"sour": None, "sweet": 2}, {"sour": 3, "sweet": 3}],
+        [{"sour": 4, "sweet": 4}],
+    ]
+
+
+def test_parquet_holds_pictures_as_bytes() -> None:
+    (part,) = parquet_parts(table(parquet(scan=[b"\x89PNG", None]), "scan"))
+
+    assert instances([part]) == [[{"b64": "iVBORw=="}, None]]
+
+
+def test_file_that_is_no_parquet_is_refused() -> None:
+    with pytest.raises(InputInvalid, match=r"a\.csv: expected a Parquet file"):
+        parquet_parts(table(b"PAR1 and then nothing"))
+
+
+def test_parquet_that_breaks_off_is_told_after_the_rows_before_it() -> None:
+    content = bytearray(parquet(text=[str(row) for row in range(200_000)]))
+    content[len(content) // 2 : len(content) // 2 + 4096] = b"\xff" * 4096
+
+    *good, bad = parquet_parts(table(bytes(content), "text"))
+
+    assert isinstance(failure(bad), InputInvalid)
+    assert bad.first_row == sum(len(part.records) for part in good)

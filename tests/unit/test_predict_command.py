@@ -1,0 +1,413 @@
+"""`dunno predict`: by the model in this process, and by the same one on a server."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from conftest import Server
+from keys import NARROW, write_keys
+from PIL import Image
+from pyarrow import parquet
+
+from service.api.hotpath import HotProtocol
+from service.cli import main
+from service.offline import sinks
+from service.runtimes.onnx import OnnxRuntime
+from service.settings import Settings
+
+HEADER = "sweet,sour,firm"
+
+
+def dunno(*arguments: object, given: bytes | None = None) -> Result:
+    words = [str(each) for each in arguments]
+    return CliRunner().invoke(main, words, input=given, catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def _models_of_the_tests(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUNNO_MODELS", str(models))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "basket.csv").write_text(f"{HEADER}\n9,0,0\n1,1,1\n999,0,0\n")
+    (tmp_path / "review.txt").write_text("good good good")
+    (tmp_path / "basket.json").write_text('{"instances": [[0, 9, 0]]}')
+    (tmp_path / "basket.jsonl").write_text('{"sour": 9, "sweet": 0, "firm": 0}\n')
+    np.save(tmp_path / "basket.npy", np.array([[0, 0, 9]]))
+    Image.new("L", (20, 20), 250).save(tmp_path / "sky.png")
+    (tmp_path / "notes.md").write_text("x")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[str]:
+    with Server(Settings(models=models, max_request_rows=200), HotProtocol) as address:
+        yield address
+
+
+@pytest.fixture(params=["here", "on a server"])
+def at(request: pytest.FixtureRequest, server: str) -> str:
+    """What stands before a model's name: nothing, or an address."""
+    return "" if request.param == "here" else f"{server}/predict/"
+
+
+def rows_of(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_predict_prints_a_row_for_each_row(at: str, files: Path) -> None:
+    result = dunno("predict", f"{at}fruit", files / "basket.csv", "--json")
+
+    rows = rows_of(result)
+    assert [row.get("verdict") for row in rows] == ["answer", "dont_know", None]
+    assert [row["row"] for row in rows] == [0, 1, 2]
+    assert rows[2]["error"]["detail"].startswith("line 4.sweet: expected at most 100")
+    assert result.exit_code == 1
+
+
+def test_model_says_the_same_here_and_on_a_server(server: str, files: Path) -> None:
+    here, there = (
+        rows_of(dunno("predict", model, files / "basket.csv", files / "basket.npy", "--json"))
+        for model in ("fruit", f"{server}/predict/fruit")
+    )
+
+    assert here == there
+
+
+def test_predict_prints_a_table_and_a_sum(files: Path) -> None:
+    result = dunno("predict", "fruit", files / "basket.csv")
+
+    assert re.search(r"basket\.csv.*0.*answer.*apple.*0\.9998", result.stdout)
+    assert re.search(r"1 +│ don't know │ low_confidence", result.stdout)
+    assert re.search(r"2 +│ error .*sweet", result.stdout)
+    assert "3 rows: 1 answered, 1 don't know (low_confidence 1), 1 not readable" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "label"),
+    [
+        ("fruit", "basket.json", "pear"),
+        ("fruit", "basket.jsonl", "pear"),
+        ("fruit", "basket.npy", "plum"),
+        ("picture", "sky.png", "light"),
+        ("review", "review.txt", "positive"),
+    ],
+)
+def test_predict_reads_a_file_by_its_suffix(
+    at: str, files: Path, model: str, file: str, label: str
+) -> None:
+    result = dunno("predict", f"{at}{model}", files / file, "--json")
+
+    assert rows_of(result)[0]["label"] == label
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "given", "labels"),
+    [
+        ("fruit", (), f"{HEADER}\n9,0,0\n0,9,0\n".encode(), ["apple", "pear"]),
+        ("fruit", ("--format", "jsonl"), b"[9,0,0]\n[0,0,9]\n", ["apple", "plum"]),
+        ("review", (), b"good good good\nbad bad bad\n", ["positive", None]),
+    ],
+)
+def test_predict_reads_standard_input(
+    at: str, model: str, arguments: tuple[str, ...], given: bytes, labels: list[str | None]
+) -> None:
+    result = dunno("predict", f"{at}{model}", "-", *arguments, "--json", given=given)
+
+    assert [row["label"] for row in rows_of(result)] == labels
+    assert {row["file"] for row in rows_of(result)} == {"-"}
+
+
+def test_picture_comes_by_standard_input(files: Path) -> None:
+    content = (files / "sky.png").read_bytes()
+
+    assert rows_of(dunno("predict", "picture", "-", "--json", given=content))[0]["label"] == "light"
+
+
+@pytest.mark.parametrize("argument", ["scans", "scans/**/*.png"])
+def test_predict_reads_folders_and_patterns_in_order(
+    at: str, tmp_path: Path, argument: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a/2.png", "a/1.png", ".hidden.png", ".git/x.png"):
+        path = Path("scans", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), 250).save(path)
+    Path("scans/notes.md").write_text("x")
+
+    rows = rows_of(dunno("predict", f"{at}picture", argument, "--json"))
+
+    assert sorted(row["file"] for row in rows) == ["scans/a/1.png", "scans/a/2.png", "scans/b.png"]
+    assert {row["label"] for row in rows} == {"light"}
+
+
+@pytest.mark.parametrize("argument", ["none/*.png", "folder"])
+def test_pattern_or_folder_with_nothing_to_read_is_refused(
+    tmp_path: Path, argument: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+
+    result = dunno("predict", "picture", argument)
+
+    assert result.exit_code == 2
+    assert f"{argument}: expected a file ending in .png, .jpg" in result.stderr
+
+
+def test_only_what_a_person_must_look_at_is_shown(at: str, files: Path) -> None:
+    arguments = ("predict", f"{at}fruit", files / "basket.csv", "--json", "--only", "dont_know")
+
+    assert [row["row"] for row in rows_of(dunno(*arguments))] == [1]
+    assert [row["row"] for row in rows_of(dunno(*arguments, "--only", "error"))] == [1, 2]
+
+
+def test_one_bad_line_among_thousands_is_the_only_one_without_a_verdict(
+    at: str, tmp_path: Path
+) -> None:
+    lines = ["[9, 0, 0]"] * 3000
+    lines[1500] = "[9, 0"
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+
+    rows = rows_of(dunno("predict", f"{at}fruit", tmp_path / "rows.jsonl", "--json"))
+
+    assert [row["row"] for row in rows] == list(range(3000))
+    assert [row["row"] for row in rows if "error" in row] == [1500]
+
+
+def test_header_that_does_not_fit_is_told_once_for_a_file(at: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sweet,sour\n" + "1,2\n" * 5000)
+    (tmp_path / "b.csv").write_text(f"{HEADER}\n9,0,0\n")
+
+    first, second = rows_of(
+        dunno("predict", f"{at}fruit", tmp_path / "a.csv", tmp_path / "b.csv", "--json")
+    )
+
+    assert "header: expected one column 'firm'" in first["error"]["detail"]
+    assert second["label"] == "apple"
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("notes.md", "expected a file ending in .png"),
+        ("nowhere.csv", "nowhere.csv: expected a file that can be read, got No such file"),
+        ("nowhere.npy", "nowhere.npy: expected a file that can be read, got No such file"),
+        ("nowhere.png", "nowhere.png: expected a file that can be read, got No such file"),
+        ("sky.png", "expected one of application/json, text/csv, application/x-npy"),
+    ],
+)
+def test_predict_says_what_is_wrong_with_a_file(
+    at: str, files: Path, file: str, expected: str
+) -> None:
+    good = files / "basket.json"
+
+    bad_row, good_row = rows_of(
+        result := dunno("predict", f"{at}fruit", files / file, good, "--json")
+    )
+
+    assert expected in bad_row["error"]["detail"]
+    assert good_row["label"] == "pear"
+    assert result.exit_code == 1
+
+
+def test_table_of_texts_needs_a_column(at: str, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text("id,text\n1,good good good\n")
+
+    without, found = (
+        rows_of(dunno("predict", f"{at}review", path, *arguments, "--json"))[0]
+        for arguments in ((), ("--column", "text"))
+    )
+
+    assert "expected --column, the one that holds the texts" in without["error"]["detail"]
+    assert found["label"] == "positive"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("nuts",), "no model 'nuts'; served here: fruit, picture"),
+        (("fruit", "--max-error", "0.00001"), "0.001, 0.01, 0.05"),
+        (("fruit", "--format", "xls"), "--format: expected one of png"),
+        (("fruit", "--output", "a.xls"), "--output: expected a file ending in .csv, .json"),
+        (("fruit", "--output", "nowhere/a.csv"), "nowhere/a.csv: cannot be written (No such file"),
+        (("http://127.0.0.1:1/predict/fruit",), "http://127.0.0.1:1: [Errno 111]"),
+        (("http://127.0.0.1:1/fruit",), "expected an address such as http://host:8000/predict/"),
+    ],
+)
+def test_predict_refuses_what_cannot_be_in_one_sentence(
+    files: Path, arguments: tuple[str, ...], expected: str
+) -> None:
+    result = dunno("predict", *arguments, files / "basket.csv")
+
+    assert result.exit_code == 2
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("nuts", "no model 'nuts'"),
+        ("fruit?max_error=2", "query parameter 'max_error': expected a risk between 0 and 1"),
+    ],
+)
+def test_what_a_server_refuses_for_all_rows_is_told_once(
+    server: str, files: Path, model: str, expected: str
+) -> None:
+    result = dunno("predict", f"{server}/predict/{model}", files / "basket.csv")
+
+    assert result.exit_code == 2
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_key_is_shown_to_a_server(
+    models: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(models=models, keys=write_keys(tmp_path))
+    with Server(settings, HotProtocol) as server:
+        arguments = ("predict", f"{server}/predict/fruit", files / "basket.json", "--json")
+        without = dunno(*arguments)
+        monkeypatch.setenv("DUNNO_CLIENT_KEY", NARROW)
+        found = dunno(*arguments)
+
+    assert "expected Authorization" in without.stderr
+    assert rows_of(found)[0]["label"] == "pear"
+
+
+def test_risk_is_chosen_as_callers_choose_it(at: str, files: Path) -> None:
+    arguments = ("--json", "--only", "answer")
+
+    usual, strict = (
+        rows_of(dunno("predict", f"{at}fruit", files / "basket.csv", *arguments, *more))
+        for more in ((), ("--min-confidence", "0.9999"))
+    )
+
+    assert len(usual) == 1
+    assert strict == []
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
+def test_output_holds_every_row_and_takes_its_name_when_it_is_whole(
+    files: Path, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"verdicts.{suffix}"
+
+    result = dunno("predict", "fruit", files / "basket.csv", "--output", path)
+
+    read: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "csv": lambda: list(csv.DictReader(path.read_text().splitlines())),
+        "json": lambda: json.loads(path.read_text()),
+        "jsonl": lambda: [json.loads(line) for line in path.read_text().splitlines()],
+        "parquet": lambda: parquet.read_table(path).to_pylist(),
+    }
+    rows = read[suffix]()
+    assert [str(row["row"]) for row in rows] == ["0", "1", "2"]
+    assert [row.get("verdict") or None for row in rows] == ["answer", "dont_know", None]
+    assert "sweet: expected at most 100" in str(rows[2]["error"])
+    assert float(rows[0]["confidence"]) == pytest.approx(0.99975, abs=1e-4)
+    if suffix in ("csv", "parquet"):
+        assert float(rows[0]["probability_apple"]) == float(rows[0]["confidence"])
+    assert [each.name for each in tmp_path.glob("verdicts*")] == [path.name]
+    assert result.stdout == ""
+
+
+def test_output_without_rows_is_a_file_all_the_same(files: Path, tmp_path: Path) -> None:
+    for suffix, expected in (("json", "[]\n"), ("jsonl", "")):
+        path = tmp_path / f"none.{suffix}"
+
+        dunno("predict", "fruit", files / "basket.json", "--only", "error", "--output", path)
+
+        assert path.read_text() == expected
+
+
+def test_what_was_answered_before_a_failure_is_kept_beside(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's model goes away in the middle."""
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n" + "9,0,0\n" * 40_000)
+    path = tmp_path / "verdicts.csv"
+    asked = 0
+
+    from dunno_client import Dunno, NotFound  # noqa: PLC0415
+
+    usual = Dunno.predict_body
+
+    def leaving(self: Dunno, *given: Any, **more: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > 200:
+            raise NotFound("model_not_found", "no model 'fruit'")
+        return usual(self, *given, **more)
+
+    monkeypatch.setattr(Dunno, "predict_body", leaving)
+
+    result = dunno("predict", f"{server}/predict/fruit", tmp_path / "a.csv", "--output", path)
+
+    incomplete = tmp_path / "verdicts.csv.part"
+    assert f"no model 'fruit'; what was answered until then is in {incomplete}" in result.stderr
+    assert result.exit_code == 2
+    assert not path.exists()
+    assert len(incomplete.read_text().splitlines()) > 1000
+
+
+def test_rows_beyond_those_shown_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinks, "MOST_SHOWN", 2)
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n" + "9,0,0\n" * 5)
+
+    result = dunno("predict", "fruit", tmp_path / "a.csv")
+
+    assert result.stdout.count("apple") == 2 * 2  # label and candidates
+    assert "and 3 more; --output FILE.csv has them all" in result.stderr
+
+
+def test_row_that_a_run_fails_on_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = OnnxRuntime.run
+
+    def brittle(self: OnnxRuntime, rows: Any) -> Any:
+        if (rows[:, 2] == 7).any():
+            raise MemoryError
+        return usual(self, rows)
+
+    monkeypatch.setattr(OnnxRuntime, "run", brittle)
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n9,0,0\n0,0,7\n0,9,0\n")
+
+    rows = rows_of(dunno("predict", "fruit", tmp_path / "a.csv", "--json"))
+
+    assert [row.get("label") for row in rows] == ["apple", None, "pear"]
+    assert rows[1]["error"]["code"] == "run_failed"
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(models: Path, tmp_path: Path) -> None:
+    """Seven times as many rows take no more memory, by the process's own account."""
+    script = (
+        "import resource, sys; from service.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks_kib = []
+    for rows in (20_000, 150_000):
+        path = tmp_path / f"{rows}.csv"
+        path.write_text(f"{HEADER}\n" + "9,0,0\n1,1,1\n" * (rows // 2))
+        words = ("predict", "fruit", path, "--output", tmp_path / "out.csv", "--models", models)
+        done = subprocess.run(  # noqa: S603  this interpreter
+            [sys.executable, "-c", script, *map(str, words)], capture_output=True, check=True
+        )
+        peaks_kib.append(int(done.stdout))
+
+    assert peaks_kib[1] - peaks_kib[0] < 10_000
