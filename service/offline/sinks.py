@@ -24,7 +24,7 @@ MOST_SHOWN = 1000
 
 MOST_CANDIDATES = 3
 
-GROUP_ROWS = 65_536
+GROUP_ROWS = 16_384
 """Rows of a row group of Parquet, which are in memory until they are written."""
 
 
