@@ -42,8 +42,7 @@ bench: $(DEV)/installed
 		--seconds 5 --rounds 3 $(ARGS)
 
 load: $(DEV)/installed
-	$(DEV)/bin/python load_tests/many_callers.py $(ARGS)
-	$(DEV)/bin/python load_tests/run_locust.py $(LOCUST_ARGS)
+	$(DEV)/bin/python load_tests/run_all.py $(ARGS)
 
 # The container image of a lock file in requirements/: service, tensorflow or gpu. The last one needs
 # a base with CUDA, cuDNN and Python: make image VARIANT=gpu ARGS="--build-arg BASE=…"

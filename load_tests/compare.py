@@ -30,6 +30,7 @@ load.
 import argparse
 import itertools
 import json
+import math
 import os
 import shlex
 import signal
@@ -366,6 +367,18 @@ def comparison(steps: Mapping[str, Sequence[Step]]) -> Table:
     return table
 
 
+def least_ratio(steps: Mapping[str, Sequence[Step]]) -> float:
+    """Return the first server's requests/s by another's, where it is least."""
+    reference, *others = steps
+    ratios = (
+        medians(steps[reference], step.connections).requests_per_s
+        / medians(steps[name], step.connections).requests_per_s
+        for name in others
+        for step in steps[name]
+    )
+    return min(ratios, default=math.inf)
+
+
 def main() -> int:
     """Measure, print the table, and tell whether all answered rightly."""
     parser = argparse.ArgumentParser(
@@ -379,6 +392,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="counted of each step")
     parser.add_argument("--workers", type=int, default=max(1, int(usable_cores())))
     parser.add_argument("--processes", type=int, default=1, help="of the client")
+    parser.add_argument("--least-ratio", type=float, default=0.0, help="to each, or exit code 1")
     options = parser.parse_args()
     connections = tuple(int(number) for number in options.concurrency.split(","))
     plan = Plan(connections, options.seconds, options.processes)
@@ -393,7 +407,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
     Console().print(comparison(steps))
-    return 0
+    return 0 if least_ratio(steps) >= options.least_ratio else 1
 
 
 if __name__ == "__main__":

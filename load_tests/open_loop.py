@@ -11,9 +11,11 @@ multiples of the peak. Server and callers have a core each.
 import argparse
 import asyncio
 import collections
+import math
 import os
 import random
 import statistics
+import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,8 +157,8 @@ def request_of(address: str, question: Question, deadline_ms: float | None) -> R
     return build_request(url, question.body, JSON["content-type"])
 
 
-def main() -> None:
-    """Find the saturation, then pass it."""
+def main() -> int:
+    """Find the saturation, pass it, and tell whether the thresholds were kept."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -165,8 +167,11 @@ def main() -> None:
     parser.add_argument("--loads", default="1,2,3", help="multiples of the peak")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--patience", type=float, default=1.5, help="deadline in such percentiles")
+    parser.add_argument("--least-goodput", type=float, default=0.0, help="of the peak, or exit 1")
+    parser.add_argument("--most-late", type=float, default=math.inf, help="p99 of that, or exit 1")
     options = parser.parse_args()
     *_, question = (each for each in questions(options.models) if each.model == options.model)
+    is_kept = True
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])  # the server inherits it
     with serving(options.models) as (_, address):
@@ -187,7 +192,10 @@ def main() -> None:
                 f"| {load:g} | {goodput:,.0f} | {goodput / peak:.2f} | {late_s * 1000:.1f} ms | "
                 f"{late_s / p99_s:.2f} | {dict(sorted(tally.statuses.items()))} |"
             )
+            is_kept = is_kept and goodput >= options.least_goodput * min(load, 1) * peak
+            is_kept = is_kept and late_s <= options.most_late * p99_s
+    return 0 if is_kept else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from compare import first_numbers, medians, parse_server
+from compare import first_numbers, least_ratio, medians, parse_server
 
 from service.bench import BenchFailed, Plan, Step, build_request, knee, measure_curve
 from service.bench.curve import summary
@@ -498,6 +498,17 @@ def test_servers_are_compared_by_medians_over_the_rounds() -> None:
     rounds = [step_of(8, 100), step_of(64, 1), step_of(8, 300), step_of(8, 110)]
 
     assert medians(rounds, 8).requests_per_s == 110
+
+
+def test_least_ratio_is_where_the_first_server_is_slowest_beside_another() -> None:
+    steps = {
+        "ours": [step_of(8, 300), step_of(64, 100)],
+        "plain": [step_of(8, 100), step_of(64, 80)],
+        "peer": [step_of(8, 100), step_of(64, 200)],
+    }
+
+    assert least_ratio(steps) == 0.5
+    assert least_ratio({"ours": steps["ours"]}) == math.inf
 
 
 def test_step_without_an_answer_has_no_times() -> None:
