@@ -497,6 +497,17 @@ PROCESS = (
         ),
     ),
     Panel(
+        "Log lines lost",
+        "short",
+        "A second: nobody read them in time, or they could not be written.",
+        (
+            Query(
+                f"sum by (instance) (rate(dunno_log_lines_dropped_total{{{SERVICE}}}{RATE}))",
+                "{{instance}}",
+            ),
+        ),
+    ),
+    Panel(
         "Requests by key",
         "reqps",
         "By what became of them, where callers show keys.",
