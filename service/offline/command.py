@@ -1,5 +1,6 @@
 """`dunno predict`: files, folders and pipes in; a table, JSON, CSV or Parquet out."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,11 +13,14 @@ from service.errors import DunnoError
 from service.terminal import complete_model, settings_or_stop, stop
 
 if TYPE_CHECKING:
-    from service.offline.engines import Found
+    from service.offline.engines import Engine, Found
     from service.offline.progress import Tally
     from service.offline.sinks import Row, Sink
+    from service.offline.sources import Wanted
 
 VERDICTS = ("answer", "dont_know", "error")
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code, as shells have it."""
 
 
 @click.command()
@@ -66,38 +70,58 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
     .parquet and, with --format lines, one text a line. Standard input is CSV for features, one
     text a line for texts, a picture for pictures, unless --format says otherwise.
 
-    Exit code 1: a row could not be read; 2: nothing could be.
+    Exit code 1: a row could not be read; 2: it could not go on; 130: it was stopped.
     """
     from service.offline.engines import OfflineFailed, open_engine  # noqa: PLC0415  --help is quick
     from service.offline.progress import Tally  # noqa: PLC0415
-    from service.offline.sources import FORMATS, Wanted, find_files, read_parts  # noqa: PLC0415
+    from service.offline.sources import Wanted  # noqa: PLC0415
 
-    if form is not None and form not in FORMATS:
-        stop(f"--format: expected one of {', '.join(FORMATS)}, got {form!r}")
+    _check(files, form, output)
     settings = settings_or_stop(models=models)
-    tally, given_up = Tally(), set[str]()
+    tally = Tally()
     try:
         limits = {"max_error": max_error, "min_confidence": min_confidence}
         engine = open_engine(model, settings, key, **limits)
         wanted = Wanted(engine.kind, engine.features, form, column)
-        parts = read_parts(find_files(files), wanted, given_up.__contains__)
         with (
             _sink(output, engine.labels, is_json=is_json) as write,
             _bar(files, tally, is_shown=sys.stderr.isatty() and not is_json) as move,
         ):
-            for found in engine.verdicts(parts):
-                if found.part.file not in given_up:
-                    tally.count(found)
-                    move(found)
-                    write(_shown(found, only))
-                if found.is_about_file:
-                    given_up.add(found.part.file)
+            for found in _verdicts(engine, files, wanted):
+                tally.count(found)
+                move(found)
+                write(_shown(found, only))
     except (DunnoError, OfflineFailed) as error:
         stop(f"{error}{_left_behind(output)}")
+    except KeyboardInterrupt:
+        click.echo(f"dunno: stopped{_left_behind(output)}", err=True)
+        sys.exit(INTERRUPTED)
     if not is_json:
         click.echo(tally.sentence(), err=True)
     if tally.errors:
         sys.exit(1)
+
+
+def _check(files: Sequence[str], form: str | None, output: Path | None) -> None:
+    from service.offline.sources import FORMATS  # noqa: PLC0415
+
+    if form is not None and form not in FORMATS:
+        stop(f"--format: expected one of {', '.join(FORMATS)}, got {form!r}")
+    if output is not None and output.resolve() in (Path(file).resolve() for file in files):
+        stop(f"--output: expected another file than those that are read, got {output}")
+
+
+def _verdicts(engine: "Engine", files: Sequence[str], wanted: "Wanted") -> "Iterator[Found]":
+    """Yield the answers to all rows; what is wrong with a whole file is told once of it."""
+    from service.offline.sources import find_files, read_parts  # noqa: PLC0415
+
+    given_up: set[str] = set()
+    parts = read_parts(find_files(files), wanted, given_up.__contains__)
+    for found in engine.verdicts(parts):
+        if found.part.file not in given_up:
+            yield found
+        if found.is_about_file:
+            given_up.add(found.part.file)
 
 
 def _sink(

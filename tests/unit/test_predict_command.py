@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from conftest import Server
 from keys import NARROW, write_keys
 from PIL import Image
 from pyarrow import parquet
+from waiting import wait_for
 
 from service.api.hotpath import HotProtocol
 from service.cli import main
@@ -241,15 +243,18 @@ def test_table_of_texts_needs_a_column(at: str, tmp_path: Path) -> None:
         (("fruit", "--max-error", "0.00001"), "0.001, 0.01, 0.05"),
         (("fruit", "--format", "xls"), "--format: expected one of png"),
         (("fruit", "--output", "a.xls"), "--output: expected a file ending in .csv, .json"),
+        (("fruit", "--output", "basket.csv"), "expected another file than those that are read"),
         (("fruit", "--output", "nowhere/a.csv"), "nowhere/a.csv: cannot be written (No such file"),
         (("http://127.0.0.1:1/predict/fruit",), "http://127.0.0.1:1: [Errno 111]"),
         (("http://127.0.0.1:1/fruit",), "expected an address such as http://host:8000/predict/"),
     ],
 )
 def test_predict_refuses_what_cannot_be_in_one_sentence(
-    files: Path, arguments: tuple[str, ...], expected: str
+    files: Path, arguments: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = dunno("predict", *arguments, files / "basket.csv")
+    monkeypatch.chdir(files)
+
+    result = dunno("predict", *arguments, "basket.csv")
 
     assert result.exit_code == 2
     assert expected in result.stderr
@@ -361,6 +366,27 @@ def test_what_was_answered_before_a_failure_is_kept_beside(
     assert result.exit_code == 2
     assert not path.exists()
     assert len(incomplete.read_text().splitlines()) > 1000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_what_was_answered_before_ctrl_c_is_kept_beside(models: Path, tmp_path: Path) -> None:
+    path, incomplete = tmp_path / "verdicts.csv", tmp_path / "verdicts.csv.part"
+    words = ("predict", "fruit", "-", "--models", str(models), "--output", str(path))
+    command = [sys.executable, "-m", "service.cli", *words]
+    with subprocess.Popen(  # noqa: S603  our own command
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(f"{HEADER}\n" + "9,0,0\n" * 40_000)
+        process.stdin.flush()
+        wait_for(lambda: incomplete.exists() and incomplete.stat().st_size > 100_000)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+
+    assert told == f"dunno: stopped; what was answered until then is in {incomplete}\n"
+    assert process.returncode == 130
+    assert not path.exists()
 
 
 def test_rows_beyond_those_shown_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
