@@ -76,6 +76,7 @@ class KeyFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     keys: dict[KeyName, KeyEntry] = Field(min_length=1)
+    """Name of a caller, as metrics and logs tell it -> what it may."""
 
     @model_validator(mode="after")
     def _nobody_shares_a_key(self) -> Self:

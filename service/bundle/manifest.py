@@ -39,6 +39,8 @@ class FeatureField(Section):
     """One column of a row of features."""
 
     name: str = Field(min_length=1)
+    """Name of the column, as callers write it."""
+
     minimum: FiniteFloat | None = None
     """Least value that can physically be; below it the input is invalid."""
 
@@ -59,7 +61,10 @@ class FeatureInput(Section):
     """Rows of named numbers, in the order of `fields`."""
 
     kind: Literal["features"] = "features"
+    """What a row is."""
+
     fields: tuple[FeatureField, ...] = Field(min_length=1)
+    """The columns, in the order in which the graph takes them."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -73,8 +78,14 @@ class ImageInput(Section):
     """Pictures of a fixed shape, values 0-255."""
 
     kind: Literal["image"] = "image"
+    """What a row is."""
+
     height: int = Field(gt=0, le=4096)
+    """Pixels from top to bottom."""
+
     width: int = Field(gt=0, le=4096)
+    """Pixels from left to right."""
+
     channels: Literal[1, 3]
     """1: grey (ITU-R 601 luma), rows of shape (height, width). 3: RGB, (height, width, 3)."""
 
@@ -91,6 +102,8 @@ class TextInput(Section):
     """
 
     kind: Literal["text"] = "text"
+    """What a row is."""
+
     vocabulary: str = "vocabulary.txt"
     """File of the bundle with one token a line, UTF-8."""
 
@@ -121,14 +134,21 @@ class File(Section):
     """A file of the bundle, by its content."""
 
     sha256: Sha256
+    """Digest of the content, checked before anything of it is read."""
+
     size_bytes: Count
+    """Length of the content."""
 
 
 class Tensor(Section):
     """An input or output of the graph."""
 
     name: str
+    """Its name in the graph."""
+
     dtype: Dtype
+    """Type of its numbers."""
+
     shape: tuple[int, ...]
     """Axes behind the rows."""
 
@@ -137,6 +157,8 @@ class Graph(Section):
     """What the exported graph takes and returns, the same for every runtime."""
 
     input: Tensor
+    """The only input: the rows."""
+
     outputs: tuple[Tensor, ...]
     """`logits` (rows, labels) and, if the model has any, `novelty_scores` (rows, scores)."""
 
@@ -145,20 +167,38 @@ class TemperatureScaling(Section):
     """Probabilities are softmax(logits / temperature). Guo et al. 2017, section 4.2."""
 
     kind: Literal["temperature"] = "temperature"
+    """Which map it is."""
+
     temperature: Positive
+    """Above 1 the network was too sure of itself, below 1 not sure enough."""
+
     split: str
+    """Rows that it was fitted on."""
+
     n: Count
+    """How many these are."""
 
 
 class PowerMap(Section):
     """P(label 1) is sigmoid(a * sign(z) * |z|**gamma + b), z the second logit less the first."""
 
     kind: Literal["power"] = "power"
+    """Which map it is."""
+
     a: Positive
+    """Slope."""
+
     gamma: Positive
+    """Curvature; 1 makes it Platt's map."""
+
     b: FiniteFloat
+    """Offset."""
+
     split: str
+    """Rows that it was fitted on."""
+
     n: Count
+    """How many these are."""
 
 
 Calibration = Annotated[TemperatureScaling | PowerMap, Field(discriminator="kind")]
@@ -197,7 +237,10 @@ class Novelty(Section):
     """Tail of Fisher's -sum(log p); corrects for scores that depend on each other."""
 
     split: str
+    """Familiar rows that the tables were counted on."""
+
     n: Count
+    """How many these are."""
 
 
 class Conformal(Section):
@@ -207,15 +250,24 @@ class Conformal(Section):
     """Share of rows of each label whose set holds that label."""
 
     limits: tuple[Share, ...]
+    """One for each label, in the order of the labels."""
+
     split: str
+    """Rows that the limits were found on."""
+
     n: Count
+    """How many these are."""
 
 
 class CertifiedRow(Section):
     """Answer above `threshold` and, with the policy's confidence, at most `max_error` are wrong."""
 
     max_error: Share
+    """Most of the answers that may be wrong, as a share."""
+
     threshold: Share
+    """Least confidence to answer at this risk."""
+
     coverage: Share
     """Share of the calibration rows that are answered."""
 
@@ -253,8 +305,14 @@ class Policy(Section):
     """`cross_fitted`: scores come from the folds of a cross-validation; then it is approximate."""
 
     confidence: Share = 0.95
+    """Probability with which the guarantee holds."""
+
     split: str
+    """Rows that the table was certified on."""
+
     n: Count
+    """How many these are."""
+
     mixture: str
     """What the calibration rows are, in words: the guarantee is about inputs like these."""
 
@@ -274,50 +332,85 @@ class Measure(Section):
     """A measured number with its 95 % interval."""
 
     value: FiniteFloat
+    """What was measured."""
+
     low: FiniteFloat
+    """Lower end of the interval."""
+
     high: FiniteFloat
+    """Upper end of the interval."""
 
 
 class Interval(Section):
     """A 95 % interval."""
 
     low: FiniteFloat
+    """Lower end."""
+
     high: FiniteFloat
+    """Upper end."""
 
 
 class Intervals(Section):
     """Of the numbers of an evaluation that are no shares of rows, by bootstrap."""
 
     nll: Interval
+    """Of the negative log-likelihood."""
+
     ece: Interval
+    """Of the calibration error."""
+
     aurc: Interval
+    """Of the area under the risk-coverage curve."""
 
 
 class Reasons(Section):
     """Shares of rows by the default policy's verdict: an answer, or a reason for none; sum to 1."""
 
     answer: Share
+    """Share that is answered."""
+
     out_of_distribution: Share
+    """Share that is unlike the training data."""
+
     ambiguous: Share
+    """Share whose two best labels are both likely."""
+
     low_confidence: Share
+    """Share that is not sure enough for another reason."""
 
 
 class RealisedRow(Section):
     """What a certified row did on the test split."""
 
     max_error: Share
+    """Which certified row it is."""
+
     coverage: Measure
+    """Share of the test rows that it answers."""
+
     risk: Measure
+    """Error among these."""
 
 
 class Condition(Section):
     """The test split under one served condition (inverted, low contrast, ...)."""
 
     name: str
+    """What was done to the rows."""
+
     n: Count
+    """Rows that were measured."""
+
     accuracy: Measure
+    """Share whose best label is right, answered or not."""
+
     ece: Share
+    """Expected calibration error."""
+
     ece_floor: Share | None = None
+    """What a perfectly calibrated model of the same confidences would have."""
+
     answered: Measure
     """Share answered by the default policy."""
 
@@ -325,15 +418,24 @@ class Condition(Section):
     """Error among these."""
 
     reasons: Reasons | None = None
+    """What became of the rows."""
 
 
 class OutlierFamily(Section):
     """Inputs that are none of the labels, and how many the default policy answers all the same."""
 
     name: str
+    """What the inputs are."""
+
     n: Count
+    """Inputs that were measured."""
+
     answered: Measure
+    """Share that is answered all the same; the smaller, the better."""
+
     reasons: Reasons | None = None
+    """What became of the inputs."""
+
     both_labels: Measure | None = None
     """Share whose candidates hold both labels, where each row is a mean of rows of two."""
 
@@ -342,10 +444,20 @@ class Baseline(Section):
     """Another network on the same test split, such as the one that lectures show."""
 
     name: str
+    """Which network it is."""
+
     accuracy: Measure
+    """Share whose best label is right."""
+
     nll: FiniteFloat
+    """Mean negative log-likelihood, nats."""
+
     ece: Share
+    """Expected calibration error."""
+
     aurc: Share
+    """Area under the risk-coverage curve."""
+
     conditions: dict[str, Share] = {}
     """Accuracy under each served condition."""
 
@@ -354,9 +466,17 @@ class Evaluation(Section):
     """Numbers on the test split, which chose nothing."""
 
     split: str
+    """Rows that were measured."""
+
     n: Count
+    """How many these are."""
+
     accuracy: Measure
+    """Share whose best label is right, answered or not."""
+
     nll: FiniteFloat
+    """Mean negative log-likelihood, nats."""
+
     ece: Share
     """Expected calibration error, 15 bins of equal mass."""
 
@@ -373,11 +493,23 @@ class Evaluation(Section):
     """Rows: true label; columns: best label."""
 
     table: tuple[RealisedRow, ...]
+    """What each certified row did."""
+
     intervals: Intervals | None = None
+    """How sure the other numbers are."""
+
     reasons: Reasons | None = None
+    """What became of the rows."""
+
     conditions: tuple[Condition, ...] = ()
+    """The same rows as they may arrive."""
+
     outliers: tuple[OutlierFamily, ...] = ()
+    """Inputs that have no label."""
+
     baselines: tuple[Baseline, ...] = ()
+    """Other networks, for comparison."""
+
     facts: dict[str, str] = {}
     """Further lines for the card, such as the number of parameters."""
 
@@ -386,16 +518,26 @@ class Histogram(Section):
     """Shares of the reference rows between neighbouring edges."""
 
     edges: tuple[FiniteFloat, ...]
+    """Ascending; one more than there are shares."""
+
     shares: tuple[Share, ...]
+    """One for each pair of neighbouring edges; they sum to 1."""
 
 
 class Reference(Section):
     """What traffic looks like when nothing drifts, from the calibration split."""
 
     confidence: Histogram
+    """Of the best label."""
+
     novelty_p: Histogram | None
+    """Of the novelty p-values; null where the model has no novelty scores."""
+
     labels: dict[str, Share]
+    """Share of the rows with each best label."""
+
     answered: Share
+    """Share that the default policy answers."""
 
 
 class Agreement(Section):
@@ -405,7 +547,10 @@ class Agreement(Section):
     """What the rows are, in words."""
 
     n: Count
+    """How many these are."""
+
     identical: Share
+    """Share of them with the same verdict."""
 
 
 class Variant(Section):
@@ -418,6 +563,8 @@ class Variant(Section):
     """Largest difference of a golden output from what the graph itself returns."""
 
     agreements: tuple[Agreement, ...] = Field(min_length=1)
+    """How often it is of the same mind, on several kinds of rows."""
+
     made: str
     """How it was made, in words."""
 
@@ -426,11 +573,23 @@ class Provenance(Section):
     """Where the bundle comes from."""
 
     recipe: str
+    """Name of the recipe that made it; of a model that was packed, its own."""
+
     network: str
+    """What the network is, in words; of a model that was packed, its file."""
+
     seed: int
+    """Of every random choice."""
+
     data_sha256: dict[str, Sha256]
+    """Digest of each file of data."""
+
     libraries: dict[str, str]
+    """Version of each library that had a hand in it."""
+
     commit: str
+    """Of the repository, if it was made in one."""
+
     created: str
     """UTC, ISO 8601."""
 
@@ -438,30 +597,62 @@ class Provenance(Section):
     """Wall time of the training run on `machine`."""
 
     machine: str
+    """Where it was made, in words."""
 
 
 class Manifest(Section):
     """All facts about one version of one model."""
 
     format: Literal[1] = FORMAT
+    """Version of the manifest's own layout; a reader refuses any other."""
+
     name: Name
+    """Name of the model; the folder above the version's."""
+
     version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
+    """Name of the version's folder; the largest is the newest."""
+
     task: Literal["classification"] = "classification"
+    """What the model does."""
+
     description: str
+    """One sentence for people."""
+
     labels: tuple[str, ...] = Field(min_length=2)
+    """Names of the classes, in the order of the graph's logits."""
+
     input: Input
+    """What a row is, and how payloads become rows."""
+
     files: dict[str, File]
+    """Every file of the bundle but this one and its signature, by its path."""
+
     graph: Graph
+    """Inputs and outputs of `model.onnx` and of the SavedModel."""
+
     calibration: Calibration
+    """How logits become probabilities."""
+
     novelty: Novelty | None
+    """How novelty scores become a p-value; null: the graph has none."""
+
     conformal: Conformal | None
+    """Which labels are candidates; null: those that share almost all probability."""
+
     policy: Policy
+    """When to answer."""
+
     evaluation: Evaluation | None = None
+    """What was measured on rows that chose nothing; null: nothing was."""
+
     reference: Reference | None = None
+    """What drift is measured against; null: it is not."""
+
     variants: dict[Name, Variant] = {}
     """Further graphs that an operator may choose instead of `model.onnx`, by name."""
 
     provenance: Provenance
+    """Where it comes from."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

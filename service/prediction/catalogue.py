@@ -89,6 +89,7 @@ class CatalogueFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: dict[Name, ModelEntry] = Field(min_length=1)
+    """Name to serve a model under -> what is chosen for it; an empty table chooses nothing."""
 
 
 NO_CHOICE = ModelEntry()

@@ -1,21 +1,26 @@
 """The documents say what is true: they are compared with the code and the manifests."""
 
-import ast
 import importlib
-import itertools
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import click
+import httpx
 import pytest
+from generate import PAGES
 
 from service.api.options import OPTIONS
+from service.api.problems import STATUS
+from service.cli import main
+from service.errors import CapacityError, DunnoError, code_of
 from service.prediction.catalogue import read_catalogue
-from service.settings import Settings
+from service.settings import Settings, SettingsInvalid, read_settings
 from service.telemetry.metrics import CONNECTION_CAUSES, INPUT_REASONS, REJECTION_CAUSES
 
 ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs/reference"
 README = (ROOT / "README.md").read_text()
 BEHAVIOUR = (ROOT / "docs/behaviour.md").read_text()
 SECURITY = (ROOT / "docs/security.md").read_text()
@@ -29,34 +34,185 @@ def section(text: str, name: str) -> str:
     return found.group(1)
 
 
-def sentences() -> dict[str, str]:
-    """Return the docstring under each setting, from the source."""
-    source = (ROOT / "service/settings.py").read_text()
-    (body,) = [
-        node.body
-        for node in ast.parse(source).body
-        if isinstance(node, ast.ClassDef) and node.name == "Settings"
+@pytest.mark.parametrize("name", PAGES)
+def test_page_of_the_reference_says_what_the_code_says(name: str) -> None:
+    page = REFERENCE / name
+
+    assert page.read_text() == PAGES[name](), f"{page}: run make reference"
+
+
+def test_reference_holds_no_other_page() -> None:
+    assert {path.name for path in REFERENCE.glob("*.md")} == set(PAGES)
+
+
+def lines_of(page: str, mark: str, cells: int) -> dict[str, list[str]]:
+    """Return what stands in tables of so many cells behind a first one that begins like `mark`."""
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in (REFERENCE / page).read_text().splitlines()
+        if line.startswith(f"| `{mark}")
     ]
-    return {
-        field.target.id: str(text.value.value)
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
+    return {row[0].strip("`"): row[1:] for row in rows if len(row) == cells}
+
+
+SETTINGS = lines_of("settings.md", "DUNNO_", 4)
+BOUNDED = {
+    variable: tuple(float(bound.replace(",", "")) for bound in found.groups())
+    for variable, (_, takes, _) in SETTINGS.items()
+    if (found := re.search(r"number ([\d,]+) to ([\d,]+)", takes))
+}
+
+
+def test_reference_names_every_variable_that_is_read() -> None:
+    assert SETTINGS.keys() == {f"DUNNO_{name.upper()}" for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("variable", BOUNDED)
+def test_number_beyond_the_bounds_of_the_reference_is_refused(variable: str) -> None:
+    field = variable.removeprefix("DUNNO_").lower()
+    least, most = BOUNDED[variable]
+
+    for beyond in (least - 1, most + 1):
+        with pytest.raises(SettingsInvalid, match=f"^{variable}: "):
+            read_settings(**{field: beyond})
+
+
+def test_defaults_of_the_reference_are_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_settings()
+    for variable, (default, *_) in SETTINGS.items():
+        if default.startswith("`"):
+            monkeypatch.setenv(variable, default.strip("`"))
+
+    assert read_settings() == before
+
+
+FAILURES = lines_of("errors.md", "", 7)
+
+
+def test_reference_names_every_failure_with_its_status() -> None:
+    codes = {code_of(kind.__new__(kind)): kind for kind in STATUS if kind is not DunnoError}
+
+    assert {code: int(status) for code, (status, *_) in FAILURES.items()} == {
+        code: STATUS[kind] for code, kind in codes.items()
+    }
+    for code, (_, _, urn, again, *_) in FAILURES.items():
+        assert urn == f"`urn:dunno:{code}`"
+        assert (again == "yes") == issubclass(codes[code], CapacityError)
+
+
+@pytest.mark.parametrize(
+    ("request_of", "code"),
+    [
+        (("POST", "/predict/nobody", {"instances": [[1, 2, 3]]}), "model_not_found"),
+        (("POST", "/predict/fruit?version=9", {"instances": [[1, 2, 3]]}), "version_not_found"),
+        (("POST", "/predict/fruit?top_k=none", {"instances": [[1, 2, 3]]}), "option_invalid"),
+        (("POST", "/predict/fruit?max_error=1e-9", {"instances": [[1, 2, 3]]}), "risk_not_"),
+        (("POST", "/predict/fruit", {"instances": [["red"]]}), "input_invalid"),
+        (("POST", "/predict/fruit", {"instances": [[1, 2, 3]] * 201}), "payload_too_large"),
+        (("POST", "/predict/fruit", {"instances": ["x" * 100_000]}), "body_too_large"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_problem_that_a_caller_gets_is_in_the_reference(
+    client: httpx.Client, request_of: tuple[str, str, object], code: str
+) -> None:
+    method, path, body = request_of
+
+    response = client.request(method, path, json=body)
+
+    found = response.json()
+    (name,) = [each for each in FAILURES if each.startswith(code)]
+    status, title, urn, *_ = FAILURES[name]
+    assert (str(response.status_code), found["title"], f"`{found['type']}`") == (status, title, urn)
+
+
+def test_routes_that_do_not_exist_have_the_codes_of_the_reference(client: httpx.Client) -> None:
+    for method, path, code in (
+        ("GET", "/nowhere", "not_found"),
+        ("DELETE", "/models", "method_not_allowed"),
+    ):
+        response = client.request(method, path)
+
+        assert response.json()["type"] == f"urn:dunno:{code}"
+        assert f"`{code}` ({response.status_code})" in (REFERENCE / "errors.md").read_text()
+
+
+def test_running_server_tells_the_metrics_of_the_reference(client: httpx.Client) -> None:
+    told = client.get("/metrics").text
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", told, re.MULTILINE))
+    labels = {
+        name: set(re.findall(r"(\w+)=", inside))
+        for name, inside in re.findall(r"^(\w+)\{(.*)\} ", told, re.MULTILINE)
+    }
+
+    metrics = lines_of("metrics.md", "", 5)
+    assert {name: kind for name, (kind, *_) in metrics.items()} == kinds
+    for name, (kind, named, *_) in metrics.items():
+        seen = labels.get(f"{name}_sum" if kind == "histogram" else name)
+        # Metrics of keys and shadows have no series on a server without.
+        assert seen in (None, set(re.findall(r"`(\w+)`", named))), name
+
+
+def test_running_server_has_the_buckets_of_the_reference(client: httpx.Client) -> None:
+    told = re.findall(
+        r'^(\w+)_bucket\{.*?le="(.+?)".*?\} ', client.get("/metrics").text, re.MULTILINE
+    )
+    bounds: dict[str, list[str]] = {}
+    for name, bound in told:
+        if bound not in bounds.setdefault(name, []):
+            bounds[name].append(bound)
+
+    listed = lines_of("metrics.md", "", 2)
+    assert {name: ", ".join(found) for name, found in bounds.items()} == {
+        name: text for name, (text,) in listed.items()
     }
 
 
-def test_every_setting_is_documented_as_the_code_says() -> None:
-    fields = Settings.model_fields
-    lines = [
-        f"| `DUNNO_{name.upper()}` | `{fields[name].default}` | {text} |"
-        for name, text in sentences().items()
-    ]
+def test_every_alert_and_panel_of_the_reference_exists() -> None:
+    page = (REFERENCE / "metrics.md").read_text()
+    rules = (ROOT / "k8s/monitoring/rules.yaml").read_text()
+    drawn = json.loads((ROOT / "k8s/monitoring/dashboard.json").read_text())["panels"]
 
-    table = "| variable | default | meaning |\n| --- | --- | --- |\n" + "\n".join(lines)
-    assert sentences().keys() == fields.keys()
-    assert section(BEHAVIOUR, "settings").strip() == table
+    assert set(re.findall(r"\[(\w+)\]\(\.\./runbook", page)) == {
+        *re.findall(r"- alert: (\w+)", rules)
+    }
+    assert {panel["title"] for panel in drawn if panel["type"] != "row"} <= {
+        *re.findall(r"\*([^*]+)\*", page)
+    }
+
+
+def test_reference_describes_every_command_that_is_there() -> None:
+    page = (REFERENCE / "command.md").read_text()
+    context = click.Context(main)
+
+    assert {f"dunno {name}" for name in main.list_commands(context)} <= {
+        *re.findall(r"^## (.+)$", page, re.MULTILINE)
+    }
+
+
+HOW_TOS = sorted((ROOT / "docs/how-to").glob("*.md"))
+OTHER_NAMES = {"dunno_client"}
+"""Begin like metrics and are none."""
+
+
+@pytest.mark.parametrize("page", HOW_TOS, ids=lambda page: page.stem)
+def test_every_setting_and_metric_of_a_how_to_exists(page: Path) -> None:
+    text = page.read_text()
+    metrics = {
+        name + end
+        for name, (kind, *_) in lines_of("metrics.md", "", 5).items()
+        for end in (("", "_bucket", "_sum", "_count") if kind == "histogram" else ("",))
+    }
+
+    assert set(re.findall(r"\bDUNNO_\w*[A-Z]\b", text)) <= SETTINGS.keys()
+    assert set(re.findall(r"\b(?:dunno|process|python)_\w*[a-z]\b", text)) <= metrics | OTHER_NAMES
+
+
+def test_how_to_on_statuses_has_a_line_for_each() -> None:
+    text = (ROOT / "docs/how-to/statuses.md").read_text()
+    firsts = "".join(re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE))
+
+    assert set(re.findall(r"\d{3}", firsts)) == {str(status) for status in STATUS.values()}
 
 
 def names_of_tests() -> set[str]:
