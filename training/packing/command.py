@@ -75,7 +75,13 @@ _FILE = click.Path(path_type=Path)
 @click.option("--vocabulary", type=_FILE, help="For texts: one token a line, id 2 first.")
 @click.option("--token-pattern", default=r"\w+", show_default=True, help="For texts: a token.")
 @click.option("--max-tokens", type=click.IntRange(1), help="For texts, if the model takes any.")
-@click.option("--scale", callback=_ratio, default="1", help="Times this, then the model: 1/255.")
+@click.option(
+    "--scale",
+    callback=_ratio,
+    default="1",
+    show_default=True,
+    help="Times this, then the model: 1/255.",
+)
 @click.option(
     "--returns",
     type=click.Choice(["logits", "probabilities"]),
@@ -91,8 +97,8 @@ _FILE = click.Path(path_type=Path)
     "max_errors",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     multiple=True,
-    help="Share of answers that may be wrong; several are certified together, the first is the "
-    "default. Unless given: 0.1 % to 5 %, 5 % by default.",
+    help="Share of answers that may be wrong; several are certified together, which takes more rows "
+    "than one alone; the first is the default. Unless given: 0.1 % to 5 %, 5 % by default.",
 )
 @click.option("--novelty-alpha", type=click.FloatRange(0, 1), help="Rarer than this: don't know.")
 @click.option("--description", default="", help="One sentence for the card.")
