@@ -25,16 +25,17 @@ from service.api import probes
 from service.api.addresses import SideAddress, SideAddresses, Where
 from service.api.admin import create_admin
 from service.api.calls import Resources
+from service.api.clouds import HEALTH_VARIABLE, PREDICT_VARIABLE
 from service.api.cors import Cors
 from service.api.doorway import Doorway
 from service.api.fastlane import Fastlane
 from service.api.gate import Gate
 from service.api.keys import Keys
 from service.api.middleware import RequestIds
-from service.api.native import add_predict
+from service.api.openapi import Documents, Surroundings
 from service.api.pages import page_routes
 from service.api.problems import MEDIA_TYPE, problem, refusal
-from service.api.protocols import add_protocols, protocol_routes
+from service.api.protocols import protocol_routes
 from service.api.stopping import Stopping
 from service.errors import BundleError, DunnoError
 from service.prediction import Catalogue, Reloader, load_catalogue
@@ -142,11 +143,9 @@ def compose(
     app = FastAPI(
         title="Dunno",
         version=__version__,
-        description="A model server that knows when it does not know.",
         lifespan=lifespan,
         redirect_slashes=False,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,
     )
     app.include_router(catalogue_routes.router)
     app.include_router(probes.router)
@@ -156,8 +155,6 @@ def compose(
     app.add_exception_handler(RoutingException, _refuse_route)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(Exception, _fail)
-    describe = app.openapi
-    app.openapi = lambda: app.openapi_schema or add_protocols(add_predict(describe()))  # type: ignore[method-assign]
     app.state.catalogue = catalogue
     app.state.has_keys = keys is not None
     app.state.metrics = metrics
@@ -168,8 +165,21 @@ def compose(
     )
     app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
     pages = page_routes(has_playground=settings.playground, has_reference=settings.docs_page)
-    app.router.routes.extend(pages)
+    app.router.routes.extend([*pages, _documents(catalogue, settings).route])
     return _guarded(fastlane, keys, settings, metrics)
+
+
+def _documents(catalogue: Catalogue, settings: Settings) -> Documents:
+    surroundings = Surroundings(
+        has_keys=settings.keys is not None,
+        has_metrics=settings.metrics_port is None,
+        has_playground=settings.playground,
+        has_reference=settings.docs_page,
+        default_model=settings.default_model,
+        vertex_health=os.environ.get(HEALTH_VARIABLE, ""),
+        vertex_predict=os.environ.get(PREDICT_VARIABLE, ""),
+    )
+    return Documents(catalogue, surroundings)
 
 
 def _read_keys(settings: Settings, metrics: Metrics, reloader: Reloader) -> Keys | None:

@@ -335,4 +335,9 @@ def reason_of(error: ClientError) -> str:
 
 def code_of(error: DunnoError) -> str:
     """Return the stable name of a failure on the wire and in metrics, such as `input_invalid`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    return code_of_kind(type(error))
+
+
+def code_of_kind(kind: type[DunnoError]) -> str:
+    """Return the same of all failures of a kind."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

@@ -5,12 +5,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from service.api.keys import seen_by
-from service.api.schemas import documented_problems
 from service.errors import code_of
 from service.inputs import instances_of
 from service.prediction import Predictor
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models")
 
 
 @router.get("")
@@ -25,12 +24,7 @@ def list_models(request: Request) -> dict[str, Any]:
     return {"models": models, "failures": failures}
 
 
-@router.get(
-    "/{model}",
-    responses=documented_problems(
-        {404: "No such model, version or alias.", 422: "A query parameter is out of bounds."}
-    ),
-)
+@router.get("/{model}")
 def describe_model(
     request: Request,
     model: str,

@@ -3,19 +3,17 @@
 import asyncio
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
 from service.api.middleware import RequestIds
 from service.api.problems import MEDIA_TYPE, problem
-from service.api.schemas import documented_problems
 from service.prediction import Catalogue
 from service.telemetry.exposition import format_for
 from service.telemetry.metrics import Metrics
 from service.telemetry.workers import Workers
 
-router = APIRouter(tags=["operations"])
-metrics_router = APIRouter(tags=["operations"])
+router = APIRouter()
+metrics_router = APIRouter()
 """In one with the other, on the address of the models or on that of metrics."""
 
 
@@ -27,7 +25,7 @@ async def livez() -> dict[str, str]:
 
 
 @router.head("/readyz", include_in_schema=False)
-@router.get("/readyz", responses=documented_problems({503: "Not taking rows; see Retry-After."}))
+@router.get("/readyz")
 async def readyz(request: Request) -> Response:
     """Answer 200 only if there are models and each of them takes rows."""
     catalogue: Catalogue = request.app.state.catalogue
@@ -44,7 +42,7 @@ async def readyz(request: Request) -> Response:
 
 
 @metrics_router.head("/metrics", include_in_schema=False)
-@metrics_router.get("/metrics", response_class=PlainTextResponse)
+@metrics_router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Return every metric of every worker; in OpenMetrics, with exemplars, for those who ask."""
     form = format_for(request.headers.get("accept", ""))

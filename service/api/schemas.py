@@ -1,45 +1,78 @@
 """The shapes of answers: built here for the hot path, declared here for OpenAPI."""
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
 from service.api.options import Options
 from service.decision import Reason, Row, Terms
 from service.errors import DunnoError, code_of
 from service.prediction import Answer, Prediction, Predictor
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Labels = Annotated[list[str], Field(description="Most probable first; never empty.")]
+Probabilities = Annotated[
+    dict[str, Share] | list[Share],
+    Field(description="By label; with `probabilities=list` in the order of the model's labels."),
+]
+NoveltyP = Annotated[
+    Share | None,
+    Field(description="Near 0 where the row is unlike the training data; null without a gate."),
+]
+
+
+class RowAnswer(BaseModel):
+    """The model is sure enough to answer a row."""
+
+    verdict: Literal["answer"]
+    label: str
+    reason: None
+    confidence: Share = Field(description="Calibrated probability of the best label.")
+    novelty_p: NoveltyP
+    candidates: Labels
+    probabilities: Probabilities
+    best_guess: str = Field(default_factory=str, description="Only with `include=best_guess`.")
+
+
+class RowDontKnow(BaseModel):
+    """The model says "don't know" of a row, and why."""
+
+    verdict: Literal["dont_know"]
+    label: None
+    reason: Reason
+    confidence: Share = Field(description="Calibrated probability of the best label.")
+    novelty_p: NoveltyP
+    candidates: Labels
+    probabilities: Probabilities
+    best_guess: str = Field(default_factory=str, description="Only with `include=best_guess`.")
+
+
+class RowPrediction(RootModel[Annotated[RowAnswer | RowDontKnow, Field(discriminator="verdict")]]):
+    """The verdict on a row."""
+
 
 class RowError(BaseModel):
-    """Why a row has no verdict."""
+    """What is wrong with a row, by the code of its failure."""
 
     code: str
     detail: str
 
 
-class RowPrediction(BaseModel):
-    """The answer to one row, or the error in its place."""
+class RowFailure(BaseModel):
+    """Stands in the place of a row that has no verdict."""
 
-    verdict: Literal["answer", "dont_know"] | None = None
-    label: str | None = None
-    reason: Reason | None = None
-    confidence: float | None = Field(default=None, ge=0, le=1)
-    novelty_p: float | None = Field(default=None, ge=0, le=1)
-    candidates: list[str] = []
-    probabilities: dict[str, float] | list[float] = {}
-    best_guess: str | None = None
-    error: RowError | None = None
+    error: RowError
 
 
 class PolicyInForce(BaseModel):
     """The terms under which these rows were answered."""
 
     id: str
-    max_error: float | None
-    min_confidence: float
-    novelty_alpha: float
+    max_error: Share | None
+    min_confidence: Share
+    novelty_alpha: Share
     guarantee: Literal["certified", "cross_fitted", "uncertified"]
 
 
@@ -49,25 +82,74 @@ class PredictResponse(BaseModel):
     model: str
     version: str
     request_id: str
-    predictions: list[RowPrediction]
+    predictions: list[RowPrediction | RowFailure]
     policy: PolicyInForce
-    ignored_columns: list[str] = []
+    ignored_columns: list[str] = Field(
+        default_factory=list,
+        description="Columns of a table that the model does not use, if there are any.",
+    )
 
 
 class Problem(BaseModel):
     """RFC 9457; `type` is stable, `detail` is for people."""
 
-    type: str
+    type: str = Field(pattern="^urn:dunno:[a-z_]+$")
     title: str
-    status: int
+    status: int = Field(ge=400, le=599)
     detail: str
     request_id: str
+    place: str = Field(default_factory=str, description="Of the payload, if it is what is wrong.")
+    expected: str = Field(default_factory=str, description="What should have been there.")
+    got: str = Field(default_factory=str, description="What came instead.")
+    models: list[str] = Field(
+        default_factory=list, description="Names that are served, where another was asked for."
+    )
 
 
-def documented_problems(texts: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says of these statuses: problems, whose schema the native route adds."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": text, "content": content} for status, text in texts.items()}
+class ModelSummary(BaseModel):
+    """A model that is served, in short."""
+
+    name: str
+    version: str = Field(description="Who answers unless another version is asked for.")
+    state: Literal["available", "unavailable"]
+    description: str
+    kind: Literal["features", "image", "text"]
+    labels: list[str]
+    runtime: str
+    variant: str | None
+    device: str
+
+
+class ModelFailure(BaseModel):
+    """Why a model is not served as the catalogue says."""
+
+    model: str
+    code: str
+
+
+class ModelList(BaseModel):
+    """Every model that is served, and what could not be."""
+
+    models: list[ModelSummary]
+    failures: list[ModelFailure]
+
+
+class TermsInForce(BaseModel):
+    """When a model answers, if a request says nothing else."""
+
+    max_error: Share | None
+    min_confidence: Share
+    novelty_alpha: Share
+    guarantee: Literal["certified", "cross_fitted", "uncertified"]
+
+
+class GoldenExample(BaseModel):
+    """A golden row as an element of `instances`, and the verdict on it."""
+
+    instance: Any
+    verdict: Literal["answer", "dont_know"]
+    label: str | None
+    reason: Reason | None
 
 
 def encode(

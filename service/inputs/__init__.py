@@ -2,13 +2,22 @@
 
 from service.bundle import Bundle
 from service.bundle.manifest import FeatureInput, ImageInput
-from service.inputs.examples import instances_of
+from service.inputs.examples import BodyExample, bodies_of, instances_of
 from service.inputs.features import FeatureDecoder
 from service.inputs.images import ImageDecoder
 from service.inputs.payload import Decoded, Decoder, InputLimits, Payload
 from service.inputs.texts import TextDecoder, Tokenizer, read_vocabulary
 
-__all__ = ["Decoded", "Decoder", "InputLimits", "Payload", "create_decoder", "instances_of"]
+__all__ = [
+    "BodyExample",
+    "Decoded",
+    "Decoder",
+    "InputLimits",
+    "Payload",
+    "bodies_of",
+    "create_decoder",
+    "instances_of",
+]
 
 
 def create_decoder(bundle: Bundle, limits: InputLimits) -> Decoder:

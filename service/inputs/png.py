@@ -1,8 +1,14 @@
-"""Whether a PNG holds all the lines that its header says: Pillow leaves those that miss black."""
+"""Whether a PNG holds all the lines that its header says: Pillow leaves those that miss black.
+
+And the other way: pixels -> a plain PNG, for examples.
+"""
 
 import struct
 import zlib
 from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIECE_BYTES = 262_144
@@ -15,6 +21,22 @@ _ADAM7 = (  # passes of an interlaced picture: first column and line, steps to t
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
 )
+
+
+def write_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a PNG of pixels, shape (height, width) or (height, width, 3)."""
+    height, width = pixels.shape[:2]
+    colour = 2 if pixels.ndim > 2 else 0
+    lines = pixels.reshape(height, -1)
+    unfiltered = np.concatenate([np.zeros((height, 1), np.uint8), lines], axis=1).tobytes()
+    header = _HEADER.pack(width, height, 8, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(unfiltered, 9)), (b"IEND", b""))
+    return PNG_SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 
 
 def check_all_lines(content: bytes) -> None:

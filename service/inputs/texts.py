@@ -48,7 +48,7 @@ class Tokenizer:
         row[: len(tokens)] = [get(token, UNKNOWN_ID) for token in tokens]
         return row
 
-    def text(self, row: NDArray[np.integer]) -> str | None:
+    def text(self, row: NDArray[np.generic]) -> str | None:
         """Return a text whose row is `row`; None if there is none of tokens between blanks."""
         tokens = {number: token for token, number in self._ids.items()}
         numbers = row[row != PAD_ID].tolist()
@@ -84,7 +84,7 @@ class TextDecoder:
         self._limits = limits
         self._empty = np.empty((0, declared.max_tokens), np.int32)
 
-    def text(self, row: NDArray[np.integer]) -> str | None:
+    def text(self, row: NDArray[np.generic]) -> str | None:
         """Return a text that is decoded to `row`, if there is a plain one."""
         return self._tokenizer.text(row)
 

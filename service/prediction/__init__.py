@@ -1,6 +1,7 @@
 """Models by name, each ready to answer."""
 
 from service.batching import Delivery
+from service.bundle import Manifest
 from service.prediction.catalogue import Catalogue
 from service.prediction.decoding import DecoderPool, Reader
 from service.prediction.loading import load_catalogue
@@ -12,6 +13,7 @@ __all__ = [
     "Catalogue",
     "DecoderPool",
     "Delivery",
+    "Manifest",
     "Prediction",
     "Predictor",
     "Reader",

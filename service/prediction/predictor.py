@@ -132,6 +132,13 @@ class Predictor:
         judge = self.judge
         return judge.decide(judge.assess(*self._golden[1:]), judge.default_terms)
 
+    @property
+    def golden_answers(self) -> list[Answer]:
+        """The same with the numbers that each verdict comes from."""
+        judge = self.judge
+        rows = judge.assess_rows(*self._golden[1:])
+        return [Answer(judge.verdict(row, judge.default_terms), row) for row in rows]
+
     def check_golden_rows(self, runtime: Runtime | None = None) -> None:
         """Run the golden rows and compare outputs and verdicts with what training saw.
 

@@ -118,24 +118,6 @@ def test_verdicts_stages_and_batches_are_measured(client: httpx.Client) -> None:
     assert after == {name: number + 1 for name, number in before.items()}
 
 
-def test_openapi_describes_the_other_protocols(client: httpx.Client) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-
-    body = paths["/v2/models/{model}/infer"]["post"]["requestBody"]["content"]
-    assert "/v1/models/{model}:predict" in paths
-    assert "inputs" in body["application/json"]["schema"]["properties"]
-
-
-def test_openapi_describes_the_hot_route(client: httpx.Client) -> None:
-    route = client.get("/openapi.json").json()["paths"]["/predict/{model}"]["post"]
-
-    bodies = route["requestBody"]["content"]
-    assert {"application/json", "image/png", "text/csv", "text/plain"} <= bodies.keys()
-    assert {"200", "400", "404", "413", "422", "429", "504"} <= route["responses"].keys()
-    assert "/models/{model}" in client.get("/openapi.json").json()["paths"]
-    assert client.get("/docs").status_code == 200
-
-
 @pytest.mark.anyio
 async def test_defect_behind_any_route_is_a_problem_with_an_id() -> None:
     class Broken(Metrics):

@@ -16,6 +16,7 @@ from conftest import Server
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
+from keys import WHOLE, bearer, write_keys
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance, unsupported_method
@@ -78,6 +79,18 @@ def test_every_request_is_answered_as_the_openapi_document_says(
 
     # What a model takes, its manifest says: no schema of all of them can.
     assert faults_of(document, mode, excluded_checks=[positive_data_acceptance]) == []
+
+
+def test_server_with_keys_answers_as_the_openapi_document_says(
+    models: Path, tmp_path: Path
+) -> None:
+    settings = Settings(models=models, keys=write_keys(tmp_path), default_model="fruit")
+    with Server(settings, HotProtocol) as address:
+        document = schemathesis.openapi.from_url(f"{address}/openapi.json", headers=bearer(WHOLE))
+        options = {"headers": bearer(WHOLE), "excluded_checks": [positive_data_acceptance]}
+
+        # One of the checks asks without the key wherever the document says that it is needed.
+        assert faults_of(document, GenerationMode.POSITIVE, **options) == []
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=str)

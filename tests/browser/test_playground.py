@@ -6,15 +6,22 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 import pytest
 from browser_page import Playground
+from conftest import Server
+from keys import WHOLE, write_keys
 from PIL import Image
 
+from service.api.hotpath import HotProtocol
 from service.prediction.catalogue import read_catalogue
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[2]
 MODELS = list(read_catalogue(ROOT / "models").models)
@@ -433,3 +440,35 @@ def test_reference_tells_every_route(playground: Playground, server: str) -> Non
 
     shown = set(playground.page.locator("summary .path").all_inner_texts())
     assert shown == set(paths)
+
+
+def test_reference_shows_examples_of_requests_answers_and_problems(
+    playground: Playground, server: str
+) -> None:
+    page = playground.page
+    page.goto(f"{server}/docs")
+    example = page.locator("details.example", has_text="One row, by the names").first
+
+    example.locator("summary").click()
+
+    shown = example.locator("pre").inner_text()
+    assert list(json.loads(shown)) == ["instances"]
+    names = page.locator("details.example > summary > code").all_inner_texts()
+    assert {"input_invalid", "queue_full", "method_not_allowed"} <= set(names)
+    assert page.locator("#security").count() == 0
+
+
+def test_reference_of_a_server_with_keys_tells_how_they_are_shown(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    settings = Settings(models=ROOT / "models", keys=write_keys(tmp_path))
+    with Server(settings, HotProtocol) as address, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{address}/docs")
+        page.get_by_label("API key of this server").fill(WHOLE)
+        page.get_by_role("button", name="Use").click()
+        told = page.locator("#security").inner_text()
+
+        assert "X-API-Key" in told
+        assert "Authorization: Bearer" in told
+        assert "Needs no key." in page.locator("details", has_text="/livez").first.inner_html()

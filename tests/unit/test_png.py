@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.inputs.png import PNG_SIGNATURE, check_all_lines
+from service.inputs.png import PNG_SIGNATURE, check_all_lines, write_png
 
 SIDE = 9
 """Odd, so that passes of interlaced pictures and bits of packed ones do not come out even."""
@@ -84,3 +84,13 @@ def test_lines_behind_another_chunk_do_not_count() -> None:
 def test_picture_that_ends_early_is_no_picture(size: int) -> None:
     with pytest.raises((EOFError, struct.error)):
         check_all_lines(png(lines_of(8, 1))[:size])
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)], ids=["grey", "colour"])
+def test_written_pixels_are_read_back_by_another_decoder(shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+    content = write_png(pixels)
+
+    check_all_lines(content)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels)

@@ -97,8 +97,8 @@ _FILE = click.Path(path_type=Path)
     "max_errors",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     multiple=True,
-    help="Share of answers that may be wrong; several are certified together, which takes more rows "
-    "than one alone; the first is the default. Unless given: 0.1 % to 5 %, 5 % by default.",
+    help="Share of answers that may be wrong; several are certified together, which takes more "
+    "rows than one alone; the first is the default. Unless given: 0.1 % to 5 %, 5 % by default.",
 )
 @click.option("--novelty-alpha", type=click.FloatRange(0, 1), help="Rarer than this: don't know.")
 @click.option("--description", default="", help="One sentence for the card.")

@@ -2,7 +2,7 @@
 
 import { ask, useKey } from "./api.js";
 import { byId, element } from "./dom.js";
-import { example, nameOf, schemaTable } from "./schemas.js";
+import { boundsOf, example, followed, nameOf, schemaTable } from "./schemas.js";
 
 const METHODS = ["get", "head", "post", "put", "patch", "delete"];
 
@@ -11,8 +11,8 @@ async function start() {
   notice.hidden = true;
   try {
     const content = await (await ask("openapi.json")).json();
-    byId("version").textContent = `${content.info.title} ${content.info.version}. ${content.info.description ?? ""}`;
-    byId("routes").replaceChildren(...sections(content));
+    byId("version").textContent = `${content.info.title} ${content.info.version}. ${content.info.summary ?? ""}`;
+    byId("routes").replaceChildren(...about(content), ...keys(content), ...sections(content));
   } catch (error) {
     notice.hidden = false;
     notice.textContent = error.message;
@@ -29,17 +29,41 @@ function sections(content) {
       byTag.set(tag, [...(byTag.get(tag) ?? []), route(method, path, methods[method], content)]);
     }
   }
-  const first = (tag) => (tag === "predict" ? 0 : 1);
+  const told = content.tags ?? [];
+  const place = (tag) => (told.findIndex(({ name }) => name === tag) + told.length + 1) % (told.length + 1);
   return [...byTag]
-    .sort(([one], [other]) => first(one) - first(other))
+    .sort(([one], [other]) => place(one) - place(other))
     .map(([tag, routes]) =>
-      element("section", { class: "card" }, element("h2", {}, tag), ...routes));
+      element("section", { class: "card" }, element("h2", {}, tag),
+        ...paragraphs(told.find(({ name }) => name === tag)?.description), ...routes));
+}
+
+function about({ info }) {
+  const [, ...more] = paragraphs(info.description); // the first says what the summary does
+  return more.length ? [element("section", { class: "card" }, element("h2", {}, "all routes"), ...more)] : [];
+}
+
+/** Return how a key is shown to this server, if it asks for one. */
+function keys(content) {
+  const ways = Object.values(content.components?.securitySchemes ?? {});
+  if (!ways.length) return [];
+  return [element("section", { class: "card", id: "security" },
+    element("h2", {}, "keys"),
+    element("p", {}, "This server asks for a key; one way to show it is enough."),
+    element("ul", {}, ...ways.map(({ description }) => element("li", {}, ...prose(description)))))];
+}
+
+function need(operation, content) {
+  const ways = operation.security ?? content.security;
+  if (!content.security?.length) return null;
+  return element("p", { class: "soft" }, ways.length ? "Needs a key." : "Needs no key.");
 }
 
 function route(method, path, operation, content) {
   const parts = [
     ...paragraphs(operation.description),
-    parameters(operation.parameters ?? []),
+    need(operation, content),
+    parameters((operation.parameters ?? []).map((each) => followed(each, content))),
     ...bodies(operation.requestBody, content),
     responses(operation.responses ?? {}, content),
   ];
@@ -55,7 +79,11 @@ function route(method, path, operation, content) {
 }
 
 const paragraphs = (text) =>
-  (text ?? "").split(/\n\s*\n/).filter(Boolean).map((each) => element("p", {}, each));
+  (text ?? "").split(/\n\s*\n/).filter(Boolean).map((each) => element("p", {}, ...prose(each)));
+
+/** Return text with what stands between backticks as code. */
+const prose = (text) =>
+  text.split("`").map((part, at) => (at % 2 ? code(part) : part));
 
 function table(title, heads, rows) {
   if (!rows.length) return null;
@@ -69,8 +97,13 @@ function table(title, heads, rows) {
 const code = (text) => element("code", {}, text);
 
 function parameters(list) {
-  const rows = list.map((each) => [code(each.name), each.in, each.description ?? each.schema?.type ?? ""]);
+  const rows = list.map((each) => [code(each.name), each.in, meaning(each)]);
   return table("Parameters", ["Parameter", "in", "meaning"], rows);
+}
+
+function meaning({ description, schema = {} }) {
+  const bounds = schema.enum ? nameOf(schema) : [schema.type, boundsOf(schema)].filter(Boolean).join(", ");
+  return element("span", {}, ...prose(description ?? ""), " ", element("span", { class: "soft" }, bounds));
 }
 
 function bodies(body, content) {
@@ -79,25 +112,40 @@ function bodies(body, content) {
     element("div", {},
       element("h3", {}, `Body ${type}`),
       schemaTable(schema ?? {}, content),
-      ...examples(more)));
+      ...examples(more, content)));
 }
 
-function examples({ example: one, examples: many }) {
-  const found = Object.entries(many ?? (one === undefined ? {} : { example: { value: one } }));
-  return found.slice(0, 8).map(([name, { summary, value }]) =>
-    element("div", {}, element("p", { class: "soft" }, summary ?? name), example(value)));
+/** Return what can be unfolded of examples, one line each. */
+function examples({ example: one, examples: many }, content) {
+  const found = many ?? (one === undefined ? {} : { example: { value: one } });
+  return Object.entries(found).map(([name, each]) => {
+    const { summary, description, value } = followed(each, content);
+    return element("details", { class: "example" },
+      element("summary", {}, code(name), element("span", { class: "soft" }, ...prose(summary ?? ""))),
+      element("div", {},
+        description ? element("p", {}, ...prose(description)) : null,
+        value === undefined ? null : example(value)));
+  });
 }
 
 function responses(all, content) {
-  const rows = Object.entries(all).map(([status, { description, content: bodiesByType }]) => {
-    const [type, { schema } = {}] = Object.entries(bodiesByType ?? {})[0] ?? [""];
-    const name = schema ? nameOf(schema) : "";
-    return [code(status), description ?? "", code([type, name].filter(Boolean).join(" · "))];
+  const found = Object.entries(all).map(([status, each]) => [status, followed(each, content)]);
+  const rows = found.map(([status, { description, content: bodiesByType, headers }]) => {
+    const names = Object.entries(bodiesByType ?? {}).map(([type, { schema }]) =>
+      element("div", {}, code([type, schema ? nameOf(schema) : ""].filter(Boolean).join(" · "))));
+    const more = Object.keys(headers ?? {}).map((name) => element("div", {}, code(name)));
+    return [
+      code(status),
+      element("span", {}, ...prose(description ?? "")),
+      element("div", {}, ...names, ...more),
+    ];
   });
-  const first = Object.values(all)[0]?.content?.["application/json"]?.schema;
+  const first = found[0]?.[1]?.content?.["application/json"];
   return element("div", {},
-    table("Responses", ["Status", "when", "body"], rows),
-    first ? schemaTable(first, content) : "");
+    table("Responses", ["Status", "when", "body, headers"], rows),
+    first?.schema ? schemaTable(first.schema, content) : "",
+    ...found.flatMap(([, { content: bodiesByType }]) =>
+      Object.values(bodiesByType ?? {}).flatMap((each) => examples(each, content))));
 }
 
 byId("key-form").addEventListener("submit", (event) => {

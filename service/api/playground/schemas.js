@@ -11,6 +11,7 @@ export function nameOf(schema) {
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
   const choices = schema.anyOf ?? schema.oneOf;
   if (choices) return choices.map(nameOf).join(" | ");
+  if (Array.isArray(schema.type)) return schema.type.join(" | ");
   if (schema.type === "array") return `list of ${nameOf(schema.items ?? {})}`;
   if (schema.format === "binary") return "bytes";
   return schema.type ?? "anything";
@@ -18,10 +19,14 @@ export function nameOf(schema) {
 
 /** Return the fields of a schema, and of the definitions that they name; nothing if it has none. */
 export function schemaTable(schema, content, depth = 0, seen = new Set()) {
-  const found = resolved(schema, content);
+  const found = followed(schema, content);
   const fields = Object.entries(found.properties ?? {});
   if (!fields.length || depth > DEEPEST) {
-    return element("p", { class: "soft" }, found.description ?? nameOf(schema));
+    const title = schema.$ref ? element("code", {}, nameOf(schema)) : null;
+    const text = element("p", { class: "soft" }, title ?? "", title ? " " : "", found.description ?? nameOf(found));
+    const names = references({ ...found, $ref: undefined }).filter((name) => !seen.has(name));
+    names.forEach((name) => seen.add(name));
+    return element("div", {}, text, ...names.map((name) => named(name, content, depth + 1, seen)));
   }
   const rows = fields.map(([name, field]) =>
     element("tr", {},
@@ -38,24 +43,32 @@ export function schemaTable(schema, content, depth = 0, seen = new Set()) {
 }
 
 function inner(fields, content, depth, seen) {
-  const named = fields.flatMap(([, field]) => references(field)).filter((name) => !seen.has(name));
-  named.forEach((name) => seen.add(name));
-  return [...new Set(named)].map((name) =>
-    schemaTable({ $ref: `#/components/schemas/${name}` }, content, depth + 1, seen));
+  const found = fields.flatMap(([, field]) => references(field)).filter((name) => !seen.has(name));
+  found.forEach((name) => seen.add(name));
+  return [...new Set(found)].map((name) => named(name, content, depth + 1, seen));
+}
+
+const named = (name, content, depth, seen) =>
+  schemaTable({ $ref: `#/components/schemas/${name}` }, content, depth, seen);
+
+/** Return what a part of a document stands for: itself, or what it refers to. */
+export function followed(part, content) {
+  if (!part?.$ref) return part ?? {};
+  return part.$ref.split("/").slice(1).reduce((found, name) => found?.[name], content) ?? {};
 }
 
 function references(schema) {
   if (schema.$ref) return [nameOf(schema)];
-  const parts = [schema.items, ...(schema.anyOf ?? []), ...(schema.oneOf ?? [])];
+  const parts = [
+    schema.items, typeof schema.additionalProperties === "object" ? schema.additionalProperties : null,
+    ...(schema.anyOf ?? []), ...(schema.oneOf ?? []),
+  ];
   return parts.filter(Boolean).flatMap(references);
 }
 
-function resolved(schema, content) {
-  return schema.$ref ? (content.components?.schemas?.[nameOf(schema)] ?? {}) : schema;
-}
-
-function boundsOf(schema) {
+export function boundsOf(schema) {
   const parts = [
+    schema.exclusiveMinimum !== undefined && `above ${schema.exclusiveMinimum}`,
     schema.minimum !== undefined && `at least ${schema.minimum}`,
     schema.maximum !== undefined && `at most ${schema.maximum}`,
     schema.default !== undefined && schema.default !== null && `${JSON.stringify(schema.default)} unless given`,
