@@ -7,9 +7,9 @@ DEV := .venv-dev
 KSERVE := .venv-kserve
 SUPPLY := .venv-supply
 LINTERS := .venv-deployment
-SOURCES := service training dunno_client tests load_tests k8s
+SOURCES := service training dunno_client tests load_tests k8s docs
 
-.PHONY: serve test check fmt lint types train load bench image sbom audit lock clean
+.PHONY: serve test check fmt lint types train verdicts load bench image sbom audit lock clean
 
 serve: $(VENV)/installed
 	$(VENV)/bin/dunno serve
@@ -32,6 +32,10 @@ fmt: $(DEV)/installed
 train: $(DEV)/installed
 	@test -n "$(NAME)" || { echo "make train NAME=wine|mnist|fashion_mnist|imdb|iris|titanic"; exit 2; }
 	$(DEV)/bin/dunno train $(NAME) $(ARGS)
+
+# Numbers and pictures of docs/verdicts.md, of the bundles and the data.
+verdicts: $(DEV)/installed
+	$(DEV)/bin/python docs/verdicts.py
 
 # Against other servers, by a harness that lies beside this repository; on a quiet machine.
 BENCH ?= ../shared/bench
