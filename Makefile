@@ -9,7 +9,7 @@ SUPPLY := .venv-supply
 LINTERS := .venv-deployment
 SOURCES := service training dunno_client tests load_tests k8s docs
 
-.PHONY: serve test check fmt lint types train reference load bench image sbom audit lock clean
+.PHONY: serve test check fmt lint types train reference verdicts load bench image sbom audit lock clean
 
 serve: $(VENV)/installed
 	$(VENV)/bin/dunno serve
@@ -36,6 +36,10 @@ train: $(DEV)/installed
 # The pages of docs/reference that are made from the code.
 reference: $(DEV)/installed
 	$(DEV)/bin/python docs/reference/generate.py
+
+# Numbers and pictures of docs/verdicts.md, of the bundles and the data.
+verdicts: $(DEV)/installed
+	$(DEV)/bin/python docs/verdicts.py
 
 # Against other servers, by a harness that lies beside this repository; on a quiet machine.
 BENCH ?= ../shared/bench

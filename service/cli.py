@@ -330,6 +330,7 @@ def _is_same_everywhere(
     help="Client processes that share the connections.",
 )
 @click.option("--json", "json_file", type=Path, help="File for the numbers as JSON.")
+@click.option("--plot", "plot_file", type=Path, help="Picture of the curve, a .png or .svg.")
 def bench(  # noqa: PLR0913  one parameter for each option of the command
     url: str,
     body: Path | None,
@@ -340,6 +341,7 @@ def bench(  # noqa: PLR0913  one parameter for each option of the command
     seconds: float,
     processes: int,
     json_file: Path | None,
+    plot_file: Path | None,
 ) -> None:
     """Measure the saturation curve of the HTTP server at URL, ours or any other.
 
@@ -351,11 +353,18 @@ def bench(  # noqa: PLR0913  one parameter for each option of the command
     from rich.console import Console  # noqa: PLC0415  a service has no use for tables
 
     from service.bench import BenchFailed, Plan, build_request, measure_curve  # noqa: PLC0415
-    from service.bench.report import curve_facts, curve_table, remarks  # noqa: PLC0415
+    from service.bench.plot import curve_plot  # noqa: PLC0415
+    from service.bench.report import (  # noqa: PLC0415
+        curve_facts,
+        curve_picture,
+        curve_table,
+        remarks,
+    )
 
     plan = Plan(_connections(concurrency), seconds, processes)
     steps = []
     try:
+        draw = curve_plot(plot_file) if plot_file else None
         request = build_request(url, *_content(body, content_type), headers)
         with Console(stderr=True).status("asking once") as status:
             for step in measure_curve(request, plan):
@@ -365,10 +374,14 @@ def bench(  # noqa: PLR0913  one parameter for each option of the command
         stop(str(error))
     console = Console()
     console.print(curve_table(steps))
+    console.print(curve_picture(steps))
     for remark in remarks(steps, processes):
         console.print(remark, highlight=False)
     if json_file is not None:
-        _write(json_file, json.dumps(curve_facts(request, plan, steps), indent=1) + "\n")
+        facts = json.dumps(curve_facts(request, plan, steps), indent=1)
+        _write(json_file, f"{facts}\n".encode())
+    if plot_file is not None and draw is not None:
+        _write(plot_file, draw(url, steps))
 
 
 def _connections(text: str) -> tuple[int, ...]:
@@ -425,7 +438,7 @@ def tune(model: str, p99_ms: float, models: Path | None, env_file: Path | None) 
     console.print(TUNING_LIMITS, highlight=False)
     if env_file is not None:
         remark = f"dunno tune {model} --p99-ms {p99_ms:g}"
-        _write(env_file, tuning.environment_file(best, remark))
+        _write(env_file, tuning.environment_file(best, remark).encode())
 
 
 def _trials(model: str, goal_s: float, models: Path | None) -> "list[Trial]":
@@ -483,9 +496,9 @@ def _read(file: Path) -> bytes:
         raise InputInvalid(str(file), "a file that can be read", str(error.strerror)) from None
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, content: bytes) -> None:
     try:
-        file.write_text(text)
+        file.write_bytes(content)
     except OSError as error:
         stop(f"{file}: cannot be written ({error.strerror})")
 

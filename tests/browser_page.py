@@ -1,5 +1,6 @@
 """The playground as somebody uses it, for the tests in browser/."""
 
+import itertools
 import os
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 Point = tuple[float, float]
+STEPS = 8
+"""Moves from one point to the next."""
 
 
 def miss(reason: str) -> NoReturn:
@@ -46,8 +49,41 @@ class Playground:
         mouse.move(*places[0])
         mouse.down()
         for place in places[1:]:
-            mouse.move(*place, steps=8)
+            mouse.move(*place, steps=STEPS)
         mouse.up()
+
+    def draw_by_finger(self, *points: Point) -> None:
+        """Draw a line by touch; points are shares of the drawing area, which has to be in view."""
+        box = self.page.locator("#drawing").bounding_box()
+        assert box
+        corners = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        self.touch(*corners)
+
+    def touch(self, *points: Point) -> None:
+        """Put a finger down at the first point, move it over the others, and lift it."""
+        session = self.page.context.new_cdp_session(self.page)
+        path = [points[0]]
+        for start, end in itertools.pairwise(points):
+            path += [_between(start, end, step / STEPS) for step in range(1, STEPS + 1)]
+        for number, (x, y) in enumerate(path):
+            kind = "touchMove" if number else "touchStart"
+            at = [{"x": x, "y": y}]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        session.detach()
+
+    def scrolled(self) -> float:
+        """Return how far down the page is."""
+        return float(self.page.evaluate("window.scrollY"))
+
+    def scrolls_soon(self) -> bool:
+        """Return whether the page is scrolled, or will be within seconds."""
+        script = """() => new Promise((resolve) => {
+            if (window.scrollY > 0) resolve(true);
+            window.addEventListener("scroll", () => resolve(true), { once: true });
+            setTimeout(() => resolve(false), 5000);
+        })"""
+        return bool(self.page.evaluate(script))
 
     def button(self, name: str) -> "Locator":
         return self.page.get_by_role("button", name=name, exact=True)
@@ -71,3 +107,7 @@ class Playground:
             if self.page.evaluate(f"document.activeElement.matches({selector!r})"):
                 return
         pytest.fail(f"the tabulator never comes to {selector}")
+
+
+def _between(start: Point, end: Point, share: float) -> Point:
+    return (start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1]))

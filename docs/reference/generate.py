@@ -126,7 +126,7 @@ def paragraphs(owner: object) -> list[str]:
 def sentences(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring under each field of a model, from the source."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(definition, ast.ClassDef)  # noqa: S101  what else is the source of a class
+    assert isinstance(definition, ast.ClassDef)
     return {
         field.target.id: " ".join(str(text.value.value).split())
         for field, text in itertools.pairwise(definition.body)

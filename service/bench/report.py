@@ -1,5 +1,6 @@
 """What was measured, for people and for programs."""
 
+import math
 from collections.abc import Sequence
 
 from rich import box
@@ -10,7 +11,8 @@ from service.bench.curve import Plan, Step, knee
 from service.bench.request import Request
 from service.bench.tuning import Trial, Tuned, fit_line
 
-MAX_BAR_WIDTH = 30
+BAR_WIDTH = 26
+LEAST_BAR_SHARE = 1 / BAR_WIDTH
 MS_PER_S = 1000
 
 TUNING_LIMITS = (
@@ -21,17 +23,13 @@ TUNING_LIMITS = (
 
 
 def curve_table(steps: Sequence[Step]) -> Table:
-    """Return a line for each step, a bar as long as its throughput, and the knee in bold.
+    """Return the numbers of each step on a line, the knee's in bold.
 
     `client` is the share of its core that the busiest client process used.
     """
-    best = max(step.requests_per_s for step in steps)
     bend = knee(steps)
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("connections", "requests/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", max_width=MAX_BAR_WIDTH)
-    for heading in ("p50 ms", "p90", "p99", "client"):
+    for heading in ("connections", "requests/s", "p50 ms", "p90", "p99", "client"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("errors", min_width=len("errors"))
     for step in steps:
@@ -39,13 +37,52 @@ def curve_table(steps: Sequence[Step]) -> Table:
         table.add_row(
             str(step.connections),
             f"{step.requests_per_s:,.0f}",
-            Bar(best, 0, step.requests_per_s),
             *(f"{time_s * MS_PER_S:.2f}" if step.answers else "" for time_s in times_s),
             f"{step.client_share:.0%}",
             _errors(step),
             style="bold" if step is bend else None,
         )
     return table
+
+
+def curve_picture(steps: Sequence[Step]) -> Table:
+    """Return the curve: bars of requests/s, the knee marked, and of p50 to p99 on one log scale.
+
+    One step at least must have an answer.
+    """
+    bend = knee(steps)
+    best = max(step.requests_per_s for step in steps)
+    answered = [step for step in steps if step.answers]
+    least_s = min(step.p50_s for step in answered)
+    most_s = max(step.p99_s for step in answered)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("connections", justify="right", min_width=len("connections"))
+    table.add_column(f"requests/s, 0 to {best:,.0f}", no_wrap=True)
+    scale = f"{least_s * MS_PER_S:.3g} to {most_s * MS_PER_S:.3g} ms, log"
+    table.add_column(f"p50 to p99, {scale}", no_wrap=True)
+    for step in steps:
+        is_knee = step is bend
+        table.add_row(
+            str(step.connections) + (" knee" if is_knee else ""),
+            Bar(
+                best,
+                0,
+                step.requests_per_s,
+                width=BAR_WIDTH,
+                color="green" if is_knee else "default",
+            ),
+            _span(step, least_s, most_s) if step.answers else "no answer",
+            style="bold" if is_knee else None,
+        )
+    return table
+
+
+def _span(step: Step, least_s: float, most_s: float) -> Bar:
+    """Return a bar from p50 to p99, wide enough to be seen, on a scale of equal ratios."""
+    whole = math.log(most_s / least_s) or 1.0
+    begin = min(math.log(step.p50_s / least_s) / whole, 1 - LEAST_BAR_SHARE)
+    end = max(math.log(step.p99_s / least_s) / whole, begin + LEAST_BAR_SHARE)
+    return Bar(1.0, begin, end, width=BAR_WIDTH)
 
 
 def remarks(steps: Sequence[Step], processes: int) -> list[str]:

@@ -16,6 +16,7 @@ from conftest import Server
 from keys import WHOLE, write_keys
 from PIL import Image
 
+from dunno_client import Prediction
 from service.api.hotpath import HotProtocol
 from service.prediction.catalogue import read_catalogue
 from service.settings import Settings
@@ -77,6 +78,60 @@ def test_drawn_seven_is_a_seven(playground: Playground) -> None:
     playground.draw(*SEVEN)
 
     playground.says("7")
+
+
+def test_seven_that_a_finger_draws_is_a_seven_and_scrolls_nothing(
+    browser: "Browser", server: str
+) -> None:
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 640})
+    playground = Playground(context.new_page(), server)
+    playground.open("mnist")
+    playground.page.locator("#drawing").scroll_into_view_if_needed()
+    before = playground.scrolled()
+
+    playground.draw_by_finger(*SEVEN)
+
+    playground.says("7")
+    assert playground.scrolled() == before
+    assert playground.complaints == []
+    context.close()
+
+
+def test_verdict_out_of_sight_is_told_at_the_lower_edge(playground: Playground) -> None:
+    page = playground.page
+    page.set_viewport_size({"width": 390, "height": 640})
+    playground.open("mnist")
+    glance = page.locator("#glance")
+
+    playground.draw(*SEVEN)
+    playground.button("7").wait_for()
+    glance.click()
+
+    glance.wait_for(state="hidden")
+    playground.says("7")
+
+
+def test_verdict_in_sight_is_told_once(playground: Playground) -> None:
+    playground.open("mnist")
+    playground.draw(*SEVEN)
+    playground.says("7")
+
+    playground.page.keyboard.press("End")
+    playground.page.locator("#code").scroll_into_view_if_needed()
+
+    assert not playground.page.locator("#glance").is_visible()
+
+
+def test_finger_beside_the_drawing_scrolls(browser: "Browser", server: str) -> None:
+    """Else the test above would show nothing."""
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 640})
+    playground = Playground(context.new_page(), server)
+    playground.open("mnist")
+
+    playground.touch((200, 280), (200, 160), (200, 40))  # on the words above it
+
+    assert playground.scrolls_soon()
+    context.close()
 
 
 def test_drawn_scribble_is_not_known(playground: Playground) -> None:
@@ -277,15 +332,37 @@ def test_copied_line_of_a_text_with_quotes_is_what_was_typed(playground: Playgro
     assert json.loads(body) == {"instances": ["It's \"bad\" $HOME `ls` \\ \n'really'"]}
 
 
-def test_copied_python_gives_the_same_verdict(playground: Playground) -> None:
-    playground.open("titanic")
-    playground.says("died")
+@pytest.mark.parametrize("model", ["mnist", "wine", "imdb", "titanic"])
+def test_copied_python_gives_the_same_verdict(playground: Playground, model: str) -> None:
+    playground.open(model)
+    playground.page.locator("#examples .chip").first.click()
+    playground.page.wait_for_selector("#verdict .says")
 
     code = copied(playground, "Python")
 
+    assert code.startswith("# pip install 'dunno[client]'\nfrom dunno_client import Dunno\n")
+    assert run(code).label == shown_verdict(playground)
+
+
+def run(code: str) -> Prediction:
+    """Return what the code prints, a `Prediction` as Python writes it."""
     command = [sys.executable, "-c", code]
     told = subprocess.run(command, capture_output=True, check=True)  # noqa: S603  our own code
-    assert b"'label': 'died'" in told.stdout
+    found = eval(told.stdout, {"Prediction": Prediction})  # noqa: S307  printed by our own code
+    assert isinstance(found, Prediction)
+    return found
+
+
+def test_copied_python_asks_for_the_risk_that_is_shown(playground: Playground) -> None:
+    playground.open("imdb")
+    playground.says("negative")
+    playground.page.get_by_label("Errors among the answers").fill("0")
+    playground.says(DONT_KNOW)
+
+    code = copied(playground, "Python")
+
+    assert ", max_error=0.01)" in code
+    assert not run(code).is_answered
 
 
 def test_copied_javascript_gives_the_same_verdict(playground: Playground) -> None:

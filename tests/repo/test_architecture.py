@@ -50,6 +50,7 @@ ONLY_IN = {
     "onnxruntime": ("service/runtimes/onnx.py", "training/quantize.py"),
     "tensorflow": ("service/runtimes/tensorflow.py", "training/"),
     "keras": ("training/",),
+    "matplotlib": ("service/bench/plot.py", "training/"),
     "PIL": ("service/inputs/images.py", "training/"),
     "kornia_rs": ("service/inputs/images.py",),
     "cryptography": ("service/bundle/signatures.py", "training/signing.py"),

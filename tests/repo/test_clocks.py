@@ -15,6 +15,7 @@ TIME_OF_DAY = {
 MAY_TELL = {
     "service/telemetry/spans.py": "when a span began and ended, in the format of OpenTelemetry",
     "service/telemetry/series.py": "when an exemplar was seen, in the format of OpenMetrics",
+    "service/bench/plot.py": "the day in the title of a plot",
     "service/batching/batcher.py": "dunno_model_last_success_timestamp_seconds",
 }
 """Where the time of day is told -> as what."""

@@ -1,22 +1,31 @@
 import asyncio
+import io
 import json
 import math
+import re
+import sys
 import threading
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from compare import first_numbers, least_ratio, medians, parse_server
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
 from service.bench import BenchFailed, Plan, Step, build_request, knee, measure_curve
 from service.bench.curve import summary
 from service.bench.load import Tally, count
-from service.bench.report import remarks
+from service.bench.plot import curve_plot
+from service.bench.report import BAR_WIDTH, curve_picture, curve_table, remarks
 from service.bench.response import MAX_HEAD_BYTES, AnswerBroken, AnswerReader
 from service.bench.tuning import (
     CostLine,
@@ -259,6 +268,53 @@ def test_processes_of_a_step_are_added_up() -> None:
     assert step.client_share == 0.5
 
 
+def printed(table: Table) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().splitlines()
+
+
+def test_picture_marks_the_knee_and_its_bars_are_as_long_as_the_throughput() -> None:
+    steps = [step_of(1, 250), step_of(8, 500), step_of(32, 1000), step_of(64, 990)]
+
+    lines = [line for line in printed(curve_picture(steps)) if "█" in line]
+
+    assert [line.split()[0] for line in lines] == ["1", "8", "32", "64"]
+    assert [" knee " in line for line in lines] == [False, False, True, False]
+    bars = [re.findall("█+", line)[0] for line in lines]
+    assert len(bars[2]) == BAR_WIDTH
+    # The rest of a cell is drawn as a part of a block.
+    assert [round(len(bar) / BAR_WIDTH, 1) for bar in bars[:2]] == [0.2, 0.5]
+
+
+def test_picture_places_times_between_the_least_median_and_the_worst_p99() -> None:
+    quick = Step(1, 100, 0.001, 0.001, 0.001, 9, {}, 0, 0.1)
+    slow = Step(2, 100, 0.100, 0.100, 0.100, 9, {}, 0, 0.1)
+
+    lines = printed(curve_picture([quick, slow]))
+
+    first, last = (line for line in lines if "█" in line)
+    assert "p50 to p99, 1 to 100 ms, log" in lines[1]
+    assert len(last.rstrip()) - len(first.rstrip()) >= BAR_WIDTH - 2
+
+
+def test_step_without_an_answer_says_so_in_the_picture() -> None:
+    none = Step(2, 0, math.nan, math.nan, math.nan, 0, {503: 9}, 0, 0.1)
+
+    lines = printed(curve_picture([step_of(1, 100), none]))
+
+    assert [line.split() for line in lines if "no answer" in line] == [["2", "no", "answer"]]
+
+
+def test_table_has_the_errors_of_every_step() -> None:
+    failing = Step(2, 50, 0.001, 0.002, 0.003, 9, {503: 9}, 4, 0.1)
+
+    lines = printed(curve_table([step_of(1, 100), failing]))
+
+    assert [line.rstrip().endswith("9x 503, 4 broken") for line in lines].count(True) == 1
+
+
 def test_client_that_used_up_its_core_says_so() -> None:
     quiet, busy = summary(1, [tally_of(0.001)]), summary(64, [tally_of(0.001, cpu_s=1.9)])
 
@@ -311,6 +367,52 @@ def test_bench_prints_the_curve_and_writes_it(
     assert [step["connections"] for step in curve["steps"]] == [1, 2]
     assert all(step["p50_ms"] <= step["p99_ms"] for step in curve["steps"])
     assert all(b"Content-Type: application/json" in request for request in server.requests)
+
+
+def test_bench_plots_the_curve(tmp_path: Path) -> None:
+    png, svg = tmp_path / "curve.png", tmp_path / "curve.svg"
+
+    with serving(GOOD) as server:
+        arguments = ("bench", server.url, "--concurrency", "1,2", "--seconds", SECONDS, "--plot")
+        results = [dunno(*arguments, file) for file in (png, svg)]
+
+    assert [result.exit_code for result in results] == [0, 0]
+    with Image.open(png) as picture:
+        assert picture.format == "PNG"
+        assert picture.width == 1000
+    assert b"<svg" in svg.read_bytes()
+
+
+def test_plot_names_the_server_the_day_and_the_knee(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # text that can be read
+    none = Step(16, 0, math.nan, math.nan, math.nan, 0, {503: 9}, 0, 0.1)
+    steps = [step_of(1, 100), step_of(8, 1000), none]
+
+    drawn = curve_plot(Path("curve.SVG"))("http://here/$a$", steps).decode()
+
+    today = datetime.now(UTC).date().isoformat()
+    assert f"http://here/$a$, {today}" in drawn
+    assert "knee: 8 connections," in drawn
+    assert {"p50", "p99", "connections", "requests/s"} <= set(re.findall(">([^<>]+)</text>", drawn))
+
+
+@pytest.mark.parametrize("name", ["curve.gif", "curve", "png"])
+def test_plot_of_another_kind_is_refused_before_anything_is_measured(name: str) -> None:
+    with serving(GOOD) as server:
+        result = dunno("bench", server.url, "--plot", name)
+
+    assert result.exit_code == 2
+    expected = f"dunno: --plot: expected a file ending in .png or .svg, got '{name}'\n"
+    assert result.stderr == expected
+    assert server.given == 0
+
+
+def test_plot_without_matplotlib_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+
+    with pytest.raises(BenchFailed, match=r"matplotlib: pip install 'dunno\[training\]'$"):
+        curve_plot(Path("curve.png"))
 
 
 def test_server_that_answers_errors_only_is_one_sentence_and_exit_code_two() -> None:

@@ -3,6 +3,7 @@
 import { describeModel, listModels, predict, predictPath, useKey } from "./api.js";
 import { byId, element, pills } from "./dom.js";
 import { createFeatures } from "./features.js";
+import { createGlance } from "./glance.js";
 import { createLive } from "./live.js";
 import { createPictures } from "./pictures.js";
 import { createRisk } from "./risk.js";
@@ -22,6 +23,7 @@ let wish = ""; // the model that was chosen last, its description may still be o
 let asking = new AbortController();
 let pause = 0;
 const snippets = createSnippets(byId("code"));
+createGlance(byId("glance"));
 const live = createLive(byId("live"), warn);
 
 function warn(error) {

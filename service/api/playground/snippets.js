@@ -75,20 +75,20 @@ function asCurl(address, instance, isFromInput) {
 }
 
 function asPython(address, instance) {
-  const key = hasKey() ? `, "Authorization": "Bearer " + os.environ["DUNNO_KEY"]` : "";
+  const { origin, pathname, searchParams } = new URL(address);
+  const place = pathname.lastIndexOf("/predict/");
+  const server = JSON.stringify(origin + pathname.slice(0, place));
+  const model = decodeURIComponent(pathname.slice(place + "/predict/".length));
+  const options = [...searchParams].map(([name, value]) => `${name}=${value}`);
+  const asked = [JSON.stringify(model), `[${python(instance)}]`, ...options].join(", ");
   return [
-    "import json",
-    ...(key ? ["import os"] : []),
-    "import urllib.request",
+    "# pip install 'dunno[client]'",
+    ...(hasKey() ? ["import os", ""] : []),
+    "from dunno_client import Dunno",
     "",
-    `body = {"instances": [${python(instance)}]}`,
-    "request = urllib.request.Request(",
-    `    ${JSON.stringify(address)},`,
-    "    data=json.dumps(body).encode(),",
-    `    headers={"Content-Type": "application/json"${key}},`,
-    ")",
-    "with urllib.request.urlopen(request) as response:",
-    `    print(json.load(response)["predictions"][0])`,
+    `with Dunno(${server}${hasKey() ? `, os.environ["DUNNO_KEY"]` : ""}) as dunno:`,
+    `    answer = dunno.predict(${asked})`,
+    "print(answer.predictions[0])",
   ].join("\n");
 }
 
