@@ -16,6 +16,10 @@ from packing_toys import (
     softmax,
     write_graph,
 )
+from skl2onnx import to_onnx
+from sklearn.base import ClassifierMixin
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from training_toys import LABELS, blobs
 
 from service.bundle import read_bundle
@@ -24,6 +28,7 @@ from service.inputs import InputLimits, Payload, create_decoder
 from training.errors import ExportDiffers, PackRefused
 from training.packing.classifiers import Choice
 from training.packing.declared import InputOptions
+from training.packing.heads import LEAST_PROBABILITY
 from training.packing.pack import pack
 from training.packing.request import Notes
 from training.packing.wrapping import runtimes_of
@@ -54,7 +59,37 @@ def test_probabilities_become_logits(tmp_path: Path, end: str) -> None:
     bundle = pack(request(tmp_path, model=model))
 
     expected = softmax(linear(ROWS))
-    np.testing.assert_allclose(softmax(run(bundle, ROWS).logits), expected, atol=1e-6)
+    found = softmax(run(bundle, ROWS).logits)
+    np.testing.assert_allclose(found, expected, atol=2 * LEAST_PROBABILITY)
+
+
+@pytest.mark.parametrize(
+    ("model", "zip_map"),
+    [
+        (LogisticRegression(C=1e4), True),
+        (LogisticRegression(C=1e4), False),
+        (RandomForestClassifier(20, random_state=0), False),
+        (GradientBoostingClassifier(random_state=0), False),
+    ],
+    ids=["logistic regression as it is", "logistic regression", "forest", "boosted trees"],
+)
+@pytest.mark.parametrize("labels", [2, 3])
+def test_probabilities_of_scikit_learn_are_packed_however_near_to_0_they_are(
+    tmp_path: Path, model: ClassifierMixin, labels: int, *, zip_map: bool
+) -> None:
+    seen = blobs(400, seed=3)
+    is_of_these = seen.targets < labels
+    rows = seen.rows[is_of_these]
+    model.fit(rows, seen.targets[is_of_these])
+    graph = to_onnx(model, rows[:1], options={id(model): {"zipmap": zip_map}})
+    path = tmp_path / "model.onnx"
+    path.write_bytes(graph.SerializeToString())
+    table = blob_table(tmp_path / "table.csv", n=400, labels=labels)
+
+    bundle = pack(request(tmp_path, model=path, calibration=table, labels=LABELS[:labels]))
+
+    found = softmax(run(bundle, rows).logits)
+    np.testing.assert_allclose(found, model.predict_proba(rows), atol=labels * LEAST_PROBABILITY)
 
 
 @pytest.mark.parametrize("end", ["sigmoid", "margin"])
@@ -65,7 +100,8 @@ def test_single_column_becomes_two_labels(tmp_path: Path, end: str) -> None:
     bundle = pack(request(tmp_path, model=model, calibration=table, labels=LABELS[:2]))
 
     second = softmax(run(bundle, ROWS).logits)[:, 1]
-    np.testing.assert_allclose(second, 1 / (1 + np.exp(-4 * ROWS[:, 0])), atol=1e-6)
+    expected = 1 / (1 + np.exp(-4 * ROWS[:, 0]))
+    np.testing.assert_allclose(second, expected, atol=2 * LEAST_PROBABILITY)
     assert bundle.manifest.calibration.kind == "power"
 
 
@@ -84,7 +120,8 @@ def test_sigmoid_that_is_told_to_be_probabilities_says_the_same(tmp_path: Path) 
     )
 
     second = softmax(run(bundle, ROWS).logits)[:, 1]
-    np.testing.assert_allclose(second, 1 / (1 + np.exp(-4 * ROWS[:, 0])), atol=1e-6)
+    expected = 1 / (1 + np.exp(-4 * ROWS[:, 0]))
+    np.testing.assert_allclose(second, expected, atol=2 * LEAST_PROBABILITY)
 
 
 def test_missing_values_are_answered(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_certain_probabilities_stay_finite() -> None:
         pytest.param([[0.2, 0.9, 0.3]], LABELS, "softmax", "logits", id="in front of softmax"),
         pytest.param([[0.9]], LABELS[:2], "", "probabilities", id="column within 0 and 1"),
         pytest.param([[1.9]], LABELS[:2], "", "logits", id="column beyond 1"),
+        pytest.param([[0.0, 1.0000001, 0.0]], LABELS, "", "probabilities", id="sum of rounded"),
     ],
 )
 def test_numbers_are_read_and_the_reason_is_told(

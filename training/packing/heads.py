@@ -14,14 +14,15 @@ from training.packing.ops import Ops, Value
 Returns = Literal["logits", "probabilities"]
 """What a model returns."""
 
-LEAST_PROBABILITY = 1e-30
-"""Smaller ones count as this: float32 ends soon below."""
-
-LEAST_OF_ONE_COLUMN = 1e-7
-"""The same where 1 - p is needed too: float32 knows no more of a p near 1."""
+LEAST_PROBABILITY = 1e-4
+"""Smaller ones count as this. Models make them as 1 - p, which float32 knows to 1e-7: the logarithm
+is then good to the tolerance of golden rows, wherever the graph runs."""
 
 MAX_FEATURES = 1024
 """A covariance of more columns would outgrow the model it belongs to."""
+
+PROBABILITY_TOLERANCE = 1e-5
+"""How far beyond 0 and 1: a forest adds up its trees' shares in float32."""
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 probabilities may sum: float16 models do."""
@@ -217,7 +218,7 @@ class Exit:
             return values if self.columns > 1 else two_logits(ops, values)
         if self.columns > 1:
             return ops.log(ops.maximum(values, LEAST_PROBABILITY))
-        second = ops.minimum(ops.maximum(values, LEAST_OF_ONE_COLUMN), 1 - LEAST_OF_ONE_COLUMN)
+        second = ops.minimum(ops.maximum(values, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)
         first = ops.subtract(1.0, second)
         return two_logits(ops, ops.subtract(ops.log(second), ops.log(first)))
 
@@ -298,7 +299,8 @@ def read_scores(
 
 
 def _read_values(scores: NDArray[np.floating], about: str) -> Reading:
-    is_within = bool(((scores >= 0) & (scores <= 1)).all())
+    least, most = -PROBABILITY_TOLERANCE, 1 + PROBABILITY_TOLERANCE
+    is_within = bool(((scores >= least) & (scores <= most)).all())
     if not is_within:
         seen = f"from {scores.min():.3g} to {scores.max():.3g}"
         return Reading("logits", f"the numbers reach {seen}, so they are logits{about}")

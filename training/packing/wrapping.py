@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from service.bundle import Bundle, Manifest, write_bundle
 from service.bundle.manifest import Graph, Tensor
@@ -102,7 +103,8 @@ def wrap(request: Request, seen: Seen, last: Exit) -> Wrapped:
             contents,
             lambda files: Manifest.model_validate({**facts, "files": files}),
         )
-        outputs = verify(draft, labelled.rows, _expected(seen, last))
+        expected = _expected(seen, last)
+        outputs = verify(draft, labelled.rows, expected, are_logarithms=last.returns != "logits")
         chosen = np.linspace(0, len(labelled.rows) - 1, GOLDEN_ROWS).astype(int)
         contents[GOLDEN] = golden_rows(draft, labelled.rows[chosen])
     scores = Scores(outputs["logits"], outputs["novelty_scores"], labelled.targets)
@@ -125,9 +127,19 @@ def runtimes_of(bundle: Bundle) -> tuple[str, ...]:
 
 
 def verify(
-    bundle: Bundle, rows: NDArray[np.generic], expected: Mapping[str, NDArray[np.float32]]
+    bundle: Bundle,
+    rows: NDArray[np.generic],
+    expected: Mapping[str, NDArray[np.float32]],
+    *,
+    are_logarithms: bool = False,
 ) -> dict[str, NDArray[np.float32]]:
     """Return what the packed graph says of all rows, the same on each runtime and batch size.
+
+    Args:
+        bundle: the draft.
+        rows: shape (rows, *input).
+        expected: outputs by name, of these rows.
+        are_logarithms: of probabilities that the model returned, so that these are compared.
 
     Raises:
         ExportDiffers: if it is not what the model said; names runtime, batch size and output.
@@ -138,7 +150,10 @@ def verify(
         for batch_rows in export.BATCH_ROWS:
             outputs = export.run_rows(runtime, some, batch_rows)
             for output, values in outputs.items():
-                difference = np.abs(values - expected[output][: len(some)]).max(initial=0.0)
+                told = expected[output][: len(some)]
+                if are_logarithms and output == "logits":
+                    values, told = softmax(values, axis=1), softmax(told, axis=1)  # noqa: PLW2901
+                difference = np.abs(values - told).max(initial=0.0)
                 if not difference <= export.TOLERANCE:
                     raise ExportDiffers(
                         f"{name}, batches of {batch_rows}: {output} differs by {difference:.2g} "
