@@ -28,7 +28,7 @@ from service.inputs import InputLimits, Payload, create_decoder
 from training.errors import ExportDiffers, PackRefused
 from training.packing.classifiers import Choice
 from training.packing.declared import InputOptions
-from training.packing.heads import LEAST_PROBABILITY
+from training.packing.heads import LEAST_ROUNDED
 from training.packing.pack import pack
 from training.packing.request import Notes
 from training.packing.wrapping import runtimes_of
@@ -59,8 +59,7 @@ def test_probabilities_become_logits(tmp_path: Path, end: str) -> None:
     bundle = pack(request(tmp_path, model=model))
 
     expected = softmax(linear(ROWS))
-    found = softmax(run(bundle, ROWS).logits)
-    np.testing.assert_allclose(found, expected, atol=2 * LEAST_PROBABILITY)
+    np.testing.assert_allclose(softmax(run(bundle, ROWS).logits), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_probabilities_of_scikit_learn_are_packed_however_near_to_0_they_are(
     bundle = pack(request(tmp_path, model=path, calibration=table, labels=LABELS[:labels]))
 
     found = softmax(run(bundle, rows).logits)
-    np.testing.assert_allclose(found, model.predict_proba(rows), atol=labels * LEAST_PROBABILITY)
+    np.testing.assert_allclose(found, model.predict_proba(rows), atol=labels * LEAST_ROUNDED)
 
 
 @pytest.mark.parametrize("end", ["sigmoid", "margin"])
@@ -101,7 +100,7 @@ def test_single_column_becomes_two_labels(tmp_path: Path, end: str) -> None:
 
     second = softmax(run(bundle, ROWS).logits)[:, 1]
     expected = 1 / (1 + np.exp(-4 * ROWS[:, 0]))
-    np.testing.assert_allclose(second, expected, atol=2 * LEAST_PROBABILITY)
+    np.testing.assert_allclose(second, expected, atol=2 * LEAST_ROUNDED)
     assert bundle.manifest.calibration.kind == "power"
 
 
@@ -121,7 +120,7 @@ def test_sigmoid_that_is_told_to_be_probabilities_says_the_same(tmp_path: Path) 
 
     second = softmax(run(bundle, ROWS).logits)[:, 1]
     expected = 1 / (1 + np.exp(-4 * ROWS[:, 0]))
-    np.testing.assert_allclose(second, expected, atol=2 * LEAST_PROBABILITY)
+    np.testing.assert_allclose(second, expected, atol=2 * LEAST_ROUNDED)
 
 
 def test_missing_values_are_answered(tmp_path: Path) -> None:

@@ -12,12 +12,15 @@ from training_toys import blobs
 
 from training.errors import PackRefused
 from training.packing.heads import (
+    LEAST_PROBABILITY,
+    LEAST_ROUNDED,
     Energy,
     Entry,
     Exit,
     LowProbability,
     fit_entry,
     fit_mahalanobis,
+    least_probability,
     read_scores,
 )
 from training.packing.ops import Nodes
@@ -161,3 +164,21 @@ def test_rows_are_brought_into_the_shape_of_the_model(
 def test_rows_of_another_size_are_refused() -> None:
     with pytest.raises(PackRefused, match="shape 5, the calibration file has rows of shape 4"):
         fit_entry(Entry((4,), "float32", (), "float32"), (5,))
+
+
+SMALL = np.exp(-np.linspace(5, 20, 60, dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        pytest.param(np.stack([SMALL, 1 - SMALL], axis=1), LEAST_PROBABILITY, id="of a softmax"),
+        pytest.param(1 - np.stack([SMALL, 1 - SMALL], axis=1), LEAST_ROUNDED, id="what is left"),
+        pytest.param(np.stack([SMALL, 1 - (1 - SMALL)], axis=1), LEAST_ROUNDED, id="both"),
+        pytest.param(np.eye(3, dtype=np.float32), LEAST_ROUNDED, id="of a forest"),
+    ],
+)
+def test_least_probability_is_above_what_is_rounding(
+    scores: NDArray[np.float32], expected: float
+) -> None:
+    assert least_probability(scores) == expected

@@ -14,9 +14,15 @@ from training.packing.ops import Ops, Value
 Returns = Literal["logits", "probabilities"]
 """What a model returns."""
 
-LEAST_PROBABILITY = 1e-4
-"""Smaller ones count as this. Models make them as 1 - p, which float32 knows to 1e-7: the logarithm
-is then good to the tolerance of golden rows, wherever the graph runs."""
+LEAST_PROBABILITY = 1e-30
+"""Smaller ones count as this: float32 ends soon below."""
+
+LEAST_ROUNDED = 1e-4
+"""The same of probabilities that are made as 1 - p or as a sum, which float32 knows to 1e-7: the
+logarithm is then good to the tolerance of golden rows, wherever the graph runs."""
+
+_ROUNDING = 2.0**-25
+"""Numbers of float32 just below 1 are multiples of it, and so is what is left of 1."""
 
 MAX_FEATURES = 1024
 """A covariance of more columns would outgrow the model it belongs to."""
@@ -200,6 +206,8 @@ class Exit:
     """Numbers the model returns for a row; one column speaks for the second of two labels."""
 
     novelty: NoveltyHead
+    least_probability: float = LEAST_PROBABILITY
+    """Smaller ones count as this."""
 
     @property
     def widths(self) -> dict[str, int]:
@@ -217,10 +225,23 @@ class Exit:
         if self.returns == "logits":
             return values if self.columns > 1 else two_logits(ops, values)
         if self.columns > 1:
-            return ops.log(ops.maximum(values, LEAST_PROBABILITY))
-        second = ops.minimum(ops.maximum(values, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)
+            return ops.log(ops.maximum(values, self.least_probability))
+        second = ops.minimum(ops.maximum(values, LEAST_ROUNDED), 1 - LEAST_ROUNDED)
         first = ops.subtract(1.0, second)
         return two_logits(ops, ops.subtract(ops.log(second), ops.log(first)))
+
+
+def least_probability(scores: NDArray[np.floating]) -> float:
+    """Return the least probability that is no rounding, as far as a model's numbers tell.
+
+    Args:
+        scores: probabilities, shape (rows, columns).
+    """
+    small = scores[(scores > _ROUNDING) & (scores < LEAST_ROUNDED)]
+    rounded = np.mod(small / _ROUNDING, 1) == 0
+    # Of numbers with all their digits hardly one in thirty thousand looks so.
+    are_known = small.size > 0 and rounded.mean() < 0.01
+    return LEAST_PROBABILITY if are_known else LEAST_ROUNDED
 
 
 def two_logits(ops: Ops, margin: Value) -> Value:

@@ -26,7 +26,7 @@ from training.packing.deciding import (
     novelty_head,
     part_rows,
 )
-from training.packing.heads import Exit, NoveltyHead
+from training.packing.heads import Exit, NoveltyHead, least_probability
 from training.packing.labelled import Labelled
 from training.packing.request import Notes, Request, bundle_folder
 from training.packing.wrapping import Seen, look_at, wrap
@@ -75,7 +75,8 @@ def pack(request: Request, notes: Notes | None = None) -> Bundle:
     path = bundle_folder(request)
     prepared = prepare(request, notes or Notes())
     seen, recipe, data = prepared.seen, prepared.recipe, prepared.data
-    last = Exit(seen.reading.returns, seen.look.scores.shape[1], prepared.novelty)
+    least = least_probability(seen.look.scores)
+    last = Exit(seen.reading.returns, seen.look.scores.shape[1], prepared.novelty, least)
     wrapped = wrap(request, seen, last)
     decided = _decided(prepared, wrapped.scores)
     _report(decided)
