@@ -5,6 +5,7 @@ MODELS ?= models
 VENV := .venv
 DEV := .venv-dev
 KSERVE := .venv-kserve
+RAY := .venv-ray
 SUPPLY := .venv-supply
 LINTERS := .venv-deployment
 SOURCES := service training dunno_client tests load_tests k8s docs
@@ -18,7 +19,7 @@ test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest
 
 # With DUNNO_CHECK_DEPLOYMENT set, as CI has it, nothing that .ci/deployment installs may lack.
-check: $(DEV)/installed $(KSERVE)/installed $(if $(DUNNO_CHECK_DEPLOYMENT),$(LINTERS)/installed)
+check: $(DEV)/installed $(KSERVE)/installed $(RAY)/installed $(if $(DUNNO_CHECK_DEPLOYMENT),$(LINTERS)/installed)
 	$(DEV)/bin/ruff format --check $(SOURCES)
 	$(DEV)/bin/ruff check $(SOURCES)
 	$(DEV)/bin/codespell
@@ -91,6 +92,13 @@ $(KSERVE)/installed: requirements/kserve.txt
 	$(KSERVE)/bin/python -m pip install --quiet --require-hashes -r requirements/kserve.txt
 	touch $@
 
+# The service and Ray, which brings half a gigabyte; for docs/examples/ray_predict.py.
+$(RAY)/installed: requirements/ray.txt pyproject.toml
+	$(PYTHON) -m venv --clear $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --require-hashes -r requirements/ray.txt
+	$(RAY)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
 # Tools for `sbom` and `audit`, with more packages than the service has.
 $(SUPPLY)/installed: requirements/supply.txt
 	$(PYTHON) -m venv --clear $(SUPPLY)
@@ -114,10 +122,11 @@ lock:
 	$(LOCK) requirements/build.in --extra training --extra dev --output-file requirements/dev.txt
 	$(LOCK) requirements/build.in --extra gpu --extra tracing --override requirements/gpu.override \
 		--output-file requirements/gpu.txt
+	$(LOCK) requirements/build.in requirements/ray.in --output-file requirements/ray.txt
 	$(subst pyproject.toml,,$(LOCK)) requirements/kserve.in --output-file requirements/kserve.txt
 	$(subst pyproject.toml,,$(LOCK)) requirements/supply.in --output-file requirements/supply.txt
 	$(subst pyproject.toml,,$(LOCK)) requirements/deployment.in --output-file requirements/deployment.txt
 
 clean:
-	rm -rf $(VENV) $(DEV) $(KSERVE) $(SUPPLY) $(LINTERS) $(SBOM) build dist *.egg-info .mypy_cache .ruff_cache \
-		.pytest_cache
+	rm -rf $(VENV) $(DEV) $(KSERVE) $(RAY) $(SUPPLY) $(LINTERS) $(SBOM) build dist *.egg-info .mypy_cache \
+		.ruff_cache .pytest_cache

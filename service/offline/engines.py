@@ -39,6 +39,9 @@ MOST_RETRIES = 1000
 BATCH_ROWS = 256
 """Most rows of a run, unless DUNNO_MAX_BATCH_ROWS says otherwise: nobody waits for the first."""
 
+UNBOUNDED = 1 << 62
+"""Pixels of a payload: it is cut as it suits us, and each picture has its own bound."""
+
 Given = TypeVar("Given")
 Done = TypeVar("Done")
 
@@ -113,9 +116,10 @@ def load_local(
         BundleError: if the bundle or the catalogue cannot be used.
         ClientError: if there is no such model, or no such risk is certified.
     """
+    changes = {"max_request_pixels": UNBOUNDED}
     if "max_batch_rows" not in settings.model_fields_set:
-        rows = min(BATCH_ROWS, settings.max_queue_rows)
-        settings = settings.model_copy(update={"max_batch_rows": rows})
+        changes["max_batch_rows"] = min(BATCH_ROWS, settings.max_queue_rows)
+    settings = settings.model_copy(update=changes)
     predictor = load_catalogue(settings, Metrics(), only=model).look(model)
     return Local(predictor, predictor.judge.terms(max_error, min_confidence))
 
@@ -127,7 +131,9 @@ class Local:
         declared = predictor.manifest.input
         self.kind = declared.kind
         self.labels = predictor.manifest.labels
-        self.features = tuple(field.name for field in getattr(declared, "fields", ()))
+        fields = getattr(declared, "fields", ())
+        self.features = tuple(field.name for field in fields)
+        self.required = tuple(field.name for field in fields if not field.nullable)
         self._predictor = predictor
         self._terms = terms
 
@@ -139,16 +145,20 @@ class Local:
     def verdicts_on(self, payload: Payload) -> list[dict[str, Any]]:
         """Return the answers to one payload's rows; safe to call from several threads.
 
+        A row that cannot be read, or that a run fails on, has its error in its place, even if no
+        other row is left.
+
         Raises:
-            ClientError: if nothing of it can be read.
+            ClientError: if nothing tells which rows it has.
         """
-        return self._encoded(self._predictor.predict_now(payload, self._terms))
+        decoded = self._predictor.decoder.decode(payload)
+        return self._encoded(decoded.in_place(iter(self._run(decoded.rows))))
 
     def _decode(self, part: Part) -> "list[tuple[Part, Decoded | ClientError]]":
         try:
             return [(part, self._predictor.decoder.decode(part.payload()))]
         except ClientError as error:
-            halves = part.halves() if _is_of_rows(error) else None
+            halves = part.halves() if is_of_rows(error) else None
             if halves is None:
                 return [(part, error)]
             return [pair for half in halves for pair in self._decode(half)]
@@ -175,7 +185,7 @@ class Local:
             answers = iter(self._run(np.concatenate(readable)))
         for part, found in batch:
             if isinstance(found, ClientError):
-                is_about_file = not _is_of_rows(found)
+                is_about_file = not is_of_rows(found)
                 yield Found(part, _moved(self._encoded([found]), part), is_about_file)
             else:
                 rows = found.in_place(answers)
@@ -237,7 +247,7 @@ class Remote:
 
     def _refused(self, part: Part, error: Any) -> list[Found]:
         is_local = isinstance(error, ClientError)
-        of_rows = _is_of_rows(error) if is_local else _is_said_of_rows(error)
+        of_rows = is_of_rows(error) if is_local else _is_said_of_rows(error)
         halves = part.halves() if of_rows else None
         if halves is not None:
             return [found for half in halves for found in self._ask(half)]
@@ -258,6 +268,13 @@ class Remote:
             raise
         except self._errors.DunnoError as error:
             raise OfflineFailed(f"{error.detail} ({error.code})") from None
+
+
+def is_of_rows(error: ClientError) -> bool:
+    """Tell whether a payload of fewer rows might be read."""
+    if isinstance(error, InputInvalid):
+        return error.place != "header"
+    return isinstance(error, PayloadTooLarge)
 
 
 def in_order(threads: int, work: Callable[[Given], Done], given: Iterable[Given]) -> Iterator[Done]:
@@ -284,13 +301,6 @@ def _remote(url: str, key: str | None, limits: dict[str, float | None]) -> Remot
     given = {name: value for name, value in limits.items() if value is not None}
     options = {**dict(parse_qsl(parts.query)), **given}
     return Remote(f"{parts.scheme}://{parts.netloc}{base}", key, unquote(model), options)
-
-
-def _is_of_rows(error: ClientError) -> bool:
-    """Tell whether a payload of fewer rows might be read."""
-    if isinstance(error, InputInvalid):
-        return error.place != "header"
-    return isinstance(error, PayloadTooLarge)
 
 
 def _is_said_of_rows(error: Any) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -72,7 +73,7 @@ class Part:
 
 def rows_of_json(rows: Sequence[Any]) -> Payload:
     """Return the payload of rows as JSON has them: objects, lists, texts."""
-    return Payload(orjson.dumps({"instances": rows}), "application/json")
+    return Payload(orjson.dumps({"instances": rows}, default=_plain), "application/json")
 
 
 def refused(file: str, error: ClientError, first_row: int = 0, size_bytes: int = 0) -> Part:
@@ -82,6 +83,11 @@ def refused(file: str, error: ClientError, first_row: int = 0, size_bytes: int =
         raise error
 
     return Part(file, first_row, (None,), join, size_bytes)
+
+
+def _plain(value: object) -> object:
+    """Return what tables hold and JSON does not: exact decimals as numbers, all else as text."""
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def _lines_of(record: object) -> int:

@@ -106,7 +106,7 @@ def parquet_parts(table: Table) -> Iterator[Part]:
         try:
             for batch in file.iter_batches(MOST_ROWS, columns=wanted):
                 found = batch.to_pylist()
-                yield from (found if column is None else (_as_json(row[column]) for row in found))
+                yield from (found if column is None else (as_json(row[column]) for row in found))
         except (ArrowException, OSError) as error:
             raise _no_parquet(table, error) from None
 
@@ -230,7 +230,7 @@ def _size(cell: str | None) -> int:
     return len(cell or "")
 
 
-def _as_json(value: object) -> object:
+def as_json(value: object) -> object:
     """Return a cell as an instance of JSON: the bytes of a picture in base64."""
     return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 

@@ -69,7 +69,9 @@ def test_licence_of_every_package_of_the_service_is_allowed(name: str) -> None:
     assert words <= ALLOWED
 
 
-@pytest.mark.parametrize("lock", ["service", "tensorflow", "gpu", "training", "dev", "supply"])
+@pytest.mark.parametrize(
+    "lock", ["service", "tensorflow", "gpu", "training", "dev", "supply", "ray"]
+)
 def test_every_package_of_a_lock_file_is_pinned_by_its_hash(lock: str) -> None:
     entries = re.split(r"\n(?=[^ ])", (ROOT / f"requirements/{lock}.txt").read_text().strip())
 
