@@ -45,6 +45,7 @@ from service.telemetry.metrics import Metrics
 
 PATIENCE_S = 30.0
 BODY_TIMEOUT_S = 1.0
+MOST_GROWTH = 1.1
 MEMORY_BYTES = 384 * 1024 * 1024
 TOLERANCE = 1e-5
 """Of a confidence: sums in another order."""
@@ -456,7 +457,18 @@ async def run(
     await reign(max(6.0, seconds / 10))  # what is made once is made
     before = await settle(chaos, process)
     await reign(seconds)
-    return before, await settle(chaos, process)
+    after = await settle(chaos, process)
+    if has_grown(before, after):
+        # Arenas of threads fill up once; a leak goes on.
+        print(f"grown to {after.resident_bytes / 2**20:.1f} MiB; once more")
+        await reign(seconds)
+        before, after = after, await settle(chaos, process)
+    return before, after
+
+
+def has_grown(before: State, after: State) -> bool:
+    """Tell whether more memory is held than what goes up and down."""
+    return after.resident_bytes > before.resident_bytes * MOST_GROWTH
 
 
 def main() -> int:
@@ -478,7 +490,7 @@ def main() -> int:
         tally = chaos.tally
         tally.expect(process.returncode == 0, f"ended with {process.returncode}")
         tally.expect(after.descriptors <= before.descriptors + 2, "file descriptors leaked")
-        tally.expect(after.resident_bytes < before.resident_bytes * 1.1, "memory leaked")
+        tally.expect(not has_grown(before, after), "memory leaked")
         for line in lines:
             told = ("never retrieved", "was destroyed", "request failed", "batches stopped")
             tally.expect(not any(words in line for words in told), f"log: {line}")
