@@ -19,6 +19,9 @@ _WIDTH, _HEIGHT = 6.0, 3.6  # inches; one column of a README
 _SQUARE = (6.4, 5.4)
 _FONT_SIZE = 9
 _MANY_LABELS = 4
+_MOST_NAMED = 40
+_CELL_OF_CONFUSION = 0.4  # inches; of each label beyond the tenth
+_LETTERS_OF_NAME = 24
 _LETTERS_ACROSS = 40
 _COLOURS_IN_PALETTE = 64
 _GRID_COLUMNS = 5
@@ -41,20 +44,32 @@ def learning_curves(curves: Curves) -> bytes:
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> bytes:
-    """Draw counts, rows: true label, columns: best label; shades by share of the true label."""
+    """Draw counts, rows: true label, columns: best label; shades by share of the true label.
+
+    With more labels than anybody could read there are only the shades.
+    """
     matrix = np.array(counts)
-    figure = _new(*(_SQUARE if len(labels) > _MANY_LABELS else (4.4, _HEIGHT)))
+    figure = _new(*_size_of_confusion(len(labels)))
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     # A root, or the few confusions among thousands of right answers would all look white.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*matrix.shape):
-        colour = "white" if shares[row, column] > 0.4 else "black"
-        axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour)
-    _name_ticks(axes, labels)
+    if len(labels) <= _MOST_NAMED:
+        for row, column in np.ndindex(*matrix.shape):
+            colour = "white" if shares[row, column] > 0.4 else "black"
+            number = f"{matrix[row, column]:,}"
+            axes.text(column, row, number, ha="center", va="center", color=colour)
+        _name_ticks(axes, labels)
     axes.set_xlabel("best label")
     axes.set_ylabel("true label")
     return _png(figure)
+
+
+def _size_of_confusion(labels: int) -> tuple[float, float]:
+    if labels <= _MANY_LABELS:
+        return 4.4, _HEIGHT
+    more = max(0, min(labels, _MOST_NAMED) - 10) * _CELL_OF_CONFUSION
+    return _SQUARE[0] + more, _SQUARE[1] + more
 
 
 def reliability_diagram(bins: Reliability, evaluation: Evaluation) -> bytes:
@@ -131,7 +146,7 @@ def picture_grid(pictures: Sequence[NDArray[np.generic]], captions: Sequence[str
     for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True), start=1):
         axes = figure.add_subplot(rows, _GRID_COLUMNS, place)
         axes.imshow(picture.astype(np.uint8), cmap="gray", vmin=0, vmax=255)
-        axes.set_title(caption, fontsize=_CAPTION_SIZE)
+        axes.set_title(caption, fontsize=_CAPTION_SIZE, parse_math=False)
         axes.set_axis_off()
     return _png(figure)
 
@@ -155,8 +170,14 @@ def _axes(
 def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
     is_slanted = len("".join(names)) > _LETTERS_ACROSS
     alignment = "right" if is_slanted else "center"
-    axes.set_xticks(range(len(names)), names, rotation=45 if is_slanted else 0, ha=alignment)
-    axes.set_yticks(range(len(names)), names)
+    places, short = range(len(names)), [_shortened(name) for name in names]
+    angle = 45 if is_slanted else 0
+    axes.set_xticks(places, short, rotation=angle, ha=alignment, parse_math=False)
+    axes.set_yticks(places, short, parse_math=False)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LETTERS_OF_NAME else f"{name[: _LETTERS_OF_NAME - 1]}…"
 
 
 def _png(figure: Figure) -> bytes:

@@ -5,6 +5,7 @@ routes that everybody has.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from service.api.calls import json_response
 
 FOLDER = Path(__file__).parent / "playground"
 PLAYGROUND, REFERENCE = "playground.html", "reference.html"
+TO_PLAYGROUND, TO_REFERENCE = b'<a href="./">Playground</a>', b'<a href="docs">Reference</a>'
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -65,8 +67,10 @@ def page_routes(*, has_playground: bool, has_reference: bool) -> list[BaseRoute]
             server is alive, as everybody else is.
         has_reference: whether there is /docs.
     """
+    links = {TO_PLAYGROUND: has_playground, TO_REFERENCE: has_reference}
+    dead = [link for link, leads_somewhere in links.items() if not leads_somewhere]
     files = {
-        path.name: _read(path)
+        path.name: _read(path, dead)
         for path in FOLDER.iterdir()
         if path.suffix in MEDIA_TYPES and (has_playground or path.name in OF_REFERENCE)
     }
@@ -96,8 +100,10 @@ def page_routes(*, has_playground: bool, has_reference: bool) -> list[BaseRoute]
     return routes
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path, dead: Sequence[bytes]) -> _File:
     content = path.read_bytes()
+    for link in dead:
+        content = content.replace(link, b"")
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     return _File(content, MEDIA_TYPES[path.suffix], etag)
 

@@ -27,6 +27,9 @@ MOST_PIXELS = 256
 MOST_PICTURE_BYTES = 8192
 """A picture that takes more is told with half as many lines and columns."""
 
+MOST_RAW_BYTES = 128 * MOST_PICTURE_BYTES
+"""A picture with more is halved without a look at what it takes: PNGs are hardly ever so small."""
+
 MOST_BODY_BYTES = 65_536
 JSON = "application/json"
 
@@ -154,9 +157,11 @@ def _read(payload: Payload, decoder: Decoder) -> Decoded | None:
 
 def _small_png(pixels: NDArray[np.uint8]) -> bytes:
     while True:
-        content = write_png(pixels)
-        if len(content) <= MOST_PICTURE_BYTES or min(pixels.shape[:2]) < 2 * MIN_SIDE:
-            return content
+        is_least = min(pixels.shape[:2]) < 2 * MIN_SIDE
+        if is_least or pixels.nbytes <= MOST_RAW_BYTES:
+            content = write_png(pixels)
+            if is_least or len(content) <= MOST_PICTURE_BYTES:
+                return content
         pixels = pixels[::2, ::2]
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -126,6 +127,26 @@ async def test_playground_can_be_switched_off(without_playground: httpx.AsyncCli
 
     assert response.json() == {"status": "alive"}
     assert script.status_code == 404
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("changes", "path", "link"),
+    [
+        ({"playground": False}, "/docs", "Playground</a>"),
+        ({"docs_page": False}, "/", 'href="docs"'),
+    ],
+)
+async def test_page_has_no_link_to_one_that_is_left_out(
+    changes: dict[str, Any], path: str, link: str
+) -> None:
+    async def page(settings: Settings) -> str:
+        transport = httpx.ASGITransport(compose(Catalogue({}), settings, Metrics()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.get(path, headers=BROWSER)).text
+
+    assert link in await page(Settings())
+    assert link not in await page(Settings(**changes))
 
 
 @pytest.mark.anyio

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from browser_page import Playground
+from bundles import fruit_bundle, write_catalogue
 from conftest import Server
 from keys import WHOLE, write_keys
 from PIL import Image
@@ -111,6 +112,22 @@ def test_verdict_out_of_sight_is_told_at_the_lower_edge(playground: Playground) 
     playground.says("7")
 
 
+def test_verdict_stays_in_sight_beside_a_long_form(playground: Playground) -> None:
+    from playwright.sync_api import expect  # noqa: PLC0415  there, or there were no page
+
+    page = playground.page
+    page.set_viewport_size({"width": 1180, "height": 600})
+    playground.open("wine")
+    playground.says("red")
+    lower = page.locator("#verdict").bounding_box()
+    assert lower
+
+    page.evaluate("(y) => window.scrollTo(0, y)", lower["y"] + lower["height"])
+
+    assert playground.scrolled() > lower["y"]
+    expect(page.locator("#verdict .says")).to_be_in_viewport(ratio=1)
+
+
 def test_verdict_in_sight_is_told_once(playground: Playground) -> None:
     playground.open("mnist")
     playground.draw(*SEVEN)
@@ -202,6 +219,30 @@ def test_picture_of_the_camera_is_judged(playground: Playground) -> None:
     playground.button("Take the picture").click()
 
     playground.says(DONT_KNOW)
+
+
+def test_camera_that_is_allowed_too_late_is_let_go(playground: Playground) -> None:
+    playground.open("mnist")
+    playground.page.evaluate("""() => {
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        const allowed = new Promise((resolve) => { window.allow = resolve; });
+        navigator.mediaDevices.getUserMedia = async (wish) => {
+            await allowed;
+            window.track = (await ask(wish)).getTracks()[0];
+            return new MediaStream([window.track]);
+        };
+    }""")
+    playground.button("Camera").click()
+    playground.page.locator(".pill", has_text="wine").click()
+    playground.says("red")
+
+    is_let_go = playground.page.evaluate("""() => new Promise((resolve) => {
+        setTimeout(() => resolve(false), 5000);
+        setInterval(() => window.track?.readyState === "ended" && resolve(true), 10);
+        window.allow();
+    })""")
+
+    assert is_let_go
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -453,6 +494,65 @@ def test_key_goes_with_requests_and_nowhere_else(playground: Playground) -> None
     assert "secret" not in playground.page.evaluate(kept)
 
 
+def test_key_that_is_refused_is_told(browser: "Browser", tmp_path: Path) -> None:
+    settings = Settings(models=ROOT / "models", keys=write_keys(tmp_path))
+    with Server(settings, HotProtocol) as address, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_text("This server asks for a key.").wait_for()
+
+        page.get_by_label("API key of this server").fill("dunno_wrong")
+        page.get_by_role("button", name="Use").click()
+
+        page.get_by_text("The key was refused.").wait_for()
+
+
+def test_model_that_cannot_be_had_leaves_the_one_before(playground: Playground) -> None:
+    page = playground.page
+    playground.open("wine")
+    playground.says("red")
+    page.route("**/models/iris?*", lambda route: route.abort())
+
+    page.locator(".pill", has_text="iris").click()
+    page.get_by_text("The server cannot be reached.").wait_for()
+
+    assert page.get_by_role("radio", name="wine").is_checked()
+    assert page.url.endswith("#wine")
+    playground.complaints.clear()  # Chromium tells of the request that failed
+
+
+def test_address_that_is_no_text_opens_the_first_model(playground: Playground) -> None:
+    playground.open("%")
+
+    playground.says("red")
+
+
+def test_names_are_shown_as_they_are_and_long_ones_in_several_lines(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    long = "a name that goes on and on, longer than any line of a telephone has room for it"
+    fruit_bundle(tmp_path, labels=(long, "<b>plum</b>", "<img src=x onerror=alert(1)>"))
+    write_catalogue(tmp_path, "fruit")
+    with (
+        Server(Settings(models=tmp_path), HotProtocol) as address,
+        browser.new_context(viewport={"width": 360, "height": 740}) as context,
+    ):
+        playground = Playground(context.new_page(), address)
+        playground.open("fruit")
+        page = playground.page
+        page.locator("#bars tbody tr").nth(2).wait_for()
+
+        assert page.locator("#bars th[scope=row]").all_inner_texts() == [
+            *(long, "<b>plum</b>", "<img src=x onerror=alert(1)>")
+        ]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        inside = (
+            "[...document.querySelectorAll('.chip')].every((e) => e.scrollWidth <= e.clientWidth)"
+        )
+        assert page.evaluate(inside)
+        assert playground.complaints == []
+
+
 def test_keyboard_alone_is_enough(playground: Playground) -> None:
     playground.open("wine")
 
@@ -533,6 +633,7 @@ def test_reference_shows_examples_of_requests_answers_and_problems(
     names = page.locator("details.example > summary > code").all_inner_texts()
     assert {"input_invalid", "queue_full", "method_not_allowed"} <= set(names)
     assert page.locator("#security").count() == 0
+    assert "`" not in page.locator("#routes").inner_text()
 
 
 def test_reference_of_a_server_with_keys_tells_how_they_are_shown(

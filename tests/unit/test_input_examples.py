@@ -140,9 +140,16 @@ def test_picture_in_base64_is_read_back_as_it_was(tmp_path: Path, channels: int)
     assert found["json-pixels"].is_exact
 
 
-def test_large_picture_is_told_with_fewer_pixels(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((400, 400), id="takes too much"),
+        pytest.param((1200, 1200), id="has too many pixels to be tried"),
+    ],
+)
+def test_large_picture_is_told_with_fewer_pixels(tmp_path: Path, shape: tuple[int, int]) -> None:
     bundle = picture_bundle(tmp_path)
-    row = np.random.default_rng(0).integers(0, 256, (400, 400)).astype(np.uint8)
+    row = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     decoder = create_decoder(bundle, InputLimits(100, row.size, len(row)))
 
     found = {each.form: each for each in bodies_of(row, bundle.manifest.input, decoder)}

@@ -75,6 +75,15 @@ def correlations() -> bytes:
     return plots.correlations(np.asarray(matrix), [f"measurement {n}" for n in range(11)])
 
 
+def confusion_of_many() -> bytes:
+    names = ["a name that is longer than any picture has room for", "$x^$", *map(str, range(28))]
+    return plots.confusion_matrix(np.eye(30, dtype=int).tolist(), names)
+
+
+def confusion_of_more_than_can_be_named() -> bytes:
+    return plots.confusion_matrix(np.eye(500, dtype=int).tolist(), ["label"] * 500)
+
+
 def grid() -> bytes:
     pictures = np.random.default_rng(3).integers(0, 256, (25, 28, 28))
     return plots.picture_grid(list(pictures), ["is 4\nout of distribution\n4, 9"] * 25)
@@ -82,7 +91,7 @@ def grid() -> bytes:
 
 def colour_grid() -> bytes:
     pictures = np.random.default_rng(3).integers(0, 256, (3, 16, 16, 3))
-    return plots.picture_grid(list(pictures), ["is a cat"] * 3)
+    return plots.picture_grid(list(pictures), ["is a $x^$"] * 3)
 
 
 DRAWERS = [
@@ -92,6 +101,8 @@ DRAWERS = [
     curves,
     learning_curve,
     confusion,
+    confusion_of_many,
+    confusion_of_more_than_can_be_named,
     risk_coverage,
     histograms,
     correlations,

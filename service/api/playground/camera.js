@@ -25,11 +25,19 @@ export function createCamera(take, side) {
   const wrapper = element("div", {}, panel, said);
 
   async function start() {
+    stop();
     said.textContent = "";
+    let found;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      found = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     } catch {
       said.textContent = "There is no camera that this page may use.";
+      return;
+    }
+    stop(); // whoever asked twice was answered twice
+    stream = found;
+    if (!wrapper.isConnected) {
+      stop(); // another model was chosen while the browser asked
       return;
     }
     shutter.disabled = true;

@@ -22,6 +22,11 @@ function filled(node, attributes, children) {
   return node;
 }
 
+export const code = (text) => element("code", {}, text);
+
+/** Return text with what stands between backticks as code. */
+export const prose = (text) => text.split("`").map((part, at) => (at % 2 ? code(part) : part));
+
 export const byId = (id) => document.getElementById(id);
 
 /** Return a share as a percentage with as many digits as tell something. */

@@ -58,12 +58,13 @@ function show(place, polls) {
   const recent = buckets(now, "dunno_request_duration_seconds", polls.length > 1 ? before : []);
   const isRecent = polls.length > 1 && recent.at(-1)?.[1] > 0;
   const latency = isRecent ? recent : buckets(now, "dunno_request_duration_seconds");
+  const span = polls.length > WINDOW_POLLS ? "in the last half minute" : "since this page looks";
   const rates = ratesOf(polls);
   place.replaceChildren(
     element("div", { class: "columns" },
       card("Requests a second", rate(rates.at(-1)), sparkline(rates)),
       card("Latency", latencyText(latency),
-        element("p", { class: "soft" }, isRecent ? "In the last half minute, from the server’s histogram." : "Since the server’s start; nothing came in the last half minute."),
+        element("p", { class: "soft" }, isRecent ? `From the server’s histogram, ${span}.` : `Since the server’s start; nothing came ${span}.`),
         histogram(latency, (edge) => (edge < 1 ? `${short(edge * 1000)} ms` : `${short(edge)} s`), "Requests by duration, up to")),
       card("Verdicts", `${Math.round(sum(now, "dunno_predictions_total")).toLocaleString("en")} rows since the start`, verdicts(now)),
       card("Batch sizes", batchText(now),
@@ -128,7 +129,7 @@ function histogram(cumulative, edgeText, title) {
       const fill = element("span", { class: "fill" });
       fill.style.width = `${(count / most) * 100}%`;
       return element("tr", {},
-        element("th", { scope: "row" }, edge === Infinity ? "more" : `≤ ${edgeText(edge)}`),
+        element("th", { scope: "row" }, element("span", {}, edge === Infinity ? "more" : `≤ ${edgeText(edge)}`)),
         element("td", { class: "track", "aria-hidden": "true" }, element("span", { class: "rail" }, fill)),
         element("td", { class: "number" }, Math.round(count).toLocaleString("en")));
     })));

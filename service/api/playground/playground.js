@@ -1,6 +1,6 @@
 // The playground: a model is chosen, an input is made, the verdict is shown.
 
-import { describeModel, listModels, predict, predictPath, useKey } from "./api.js";
+import { describeModel, hasKey, listModels, predict, predictPath, useKey } from "./api.js";
 import { byId, element, pills } from "./dom.js";
 import { createFeatures } from "./features.js";
 import { createGlance } from "./glance.js";
@@ -32,7 +32,7 @@ function warn(error) {
   if (error === null) return;
   notice.textContent = error.message;
   if (error.status === 401 || error.status === 403) {
-    notice.textContent = `This server asks for a key. ${error.message}`;
+    notice.textContent = `${hasKey() ? "The key was refused." : "This server asks for a key."} ${error.message}`;
     byId("key").open = true;
     byId("key-value").focus();
   }
@@ -61,19 +61,27 @@ async function start() {
   await choose(name, wanted === LIVE);
 }
 
-const fromAddress = () => decodeURIComponent(location.hash.slice(1));
+/** Return what the address names behind its #; nothing if that is no encoded text. */
+function fromAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+}
 
 async function choose(name, isLive = false) {
-  if (!isLive) history.replaceState(null, "", `#${encodeURIComponent(name)}`);
   wish = name;
   let chosen;
   try {
     chosen = await describeModel(name);
   } catch (error) {
     warn(error);
+    if (wish === name && model) pillOf(model.name).checked = true;
     return;
   }
   if (wish !== name) return;
+  if (!isLive) history.replaceState(null, "", `#${encodeURIComponent(name)}`);
   asking.abort();
   input?.close();
   model = chosen;
@@ -84,6 +92,8 @@ async function choose(name, isLive = false) {
   byId("examples").replaceChildren(...exampleGroups());
   askSoon();
 }
+
+const pillOf = (name) => document.querySelector(`input[name="model"][value="${CSS.escape(name)}"]`);
 
 function exampleGroups() {
   const golden = input.examples(model.examples ?? []);
@@ -163,7 +173,7 @@ function listenToAddress() {
   addEventListener("hashchange", () => {
     const wanted = fromAddress();
     if (wanted === LIVE) showTab("live");
-    const button = document.querySelector(`input[name="model"][value="${CSS.escape(wanted)}"]`);
+    const button = pillOf(wanted);
     if (!button) return;
     button.checked = true;
     showTab("try");

@@ -1,8 +1,8 @@
 // The reference: every route of /openapi.json, by its tag.
 
 import { ask, useKey } from "./api.js";
-import { byId, element } from "./dom.js";
-import { boundsOf, example, followed, nameOf, schemaTable } from "./schemas.js";
+import { byId, code, element, prose } from "./dom.js";
+import { boundsOf, example, followed, meaning, nameOf, schemaTable } from "./schemas.js";
 
 const METHODS = ["get", "head", "post", "put", "patch", "delete"];
 
@@ -81,10 +81,6 @@ function route(method, path, operation, content) {
 const paragraphs = (text) =>
   (text ?? "").split(/\n\s*\n/).filter(Boolean).map((each) => element("p", {}, ...prose(each)));
 
-/** Return text with what stands between backticks as code. */
-const prose = (text) =>
-  text.split("`").map((part, at) => (at % 2 ? code(part) : part));
-
 function table(title, heads, rows) {
   if (!rows.length) return null;
   return element("table", { class: "plain" },
@@ -94,16 +90,13 @@ function table(title, heads, rows) {
       element("tr", {}, ...cells.map((cell) => element("td", {}, cell))))));
 }
 
-const code = (text) => element("code", {}, text);
-
 function parameters(list) {
-  const rows = list.map((each) => [code(each.name), each.in, meaning(each)]);
+  const rows = list.map((each) => [code(each.name), each.in, meaning(each.description, typeOf(each.schema))]);
   return table("Parameters", ["Parameter", "in", "meaning"], rows);
 }
 
-function meaning({ description, schema = {} }) {
-  const bounds = schema.enum ? nameOf(schema) : [schema.type, boundsOf(schema)].filter(Boolean).join(", ");
-  return element("span", {}, ...prose(description ?? ""), " ", element("span", { class: "soft" }, bounds));
+function typeOf(schema = {}) {
+  return schema.enum ? nameOf(schema) : [schema.type, boundsOf(schema)].filter(Boolean).join(", ");
 }
 
 function bodies(body, content) {

@@ -1,6 +1,6 @@
 // JSON schemas as tables of their fields.
 
-import { element } from "./dom.js";
+import { code, element, prose } from "./dom.js";
 
 const DEEPEST = 4;
 
@@ -22,17 +22,17 @@ export function schemaTable(schema, content, depth = 0, seen = new Set()) {
   const found = followed(schema, content);
   const fields = Object.entries(found.properties ?? {});
   if (!fields.length || depth > DEEPEST) {
-    const title = schema.$ref ? element("code", {}, nameOf(schema)) : null;
-    const text = element("p", { class: "soft" }, title ?? "", title ? " " : "", found.description ?? nameOf(found));
+    const title = schema.$ref ? [code(nameOf(schema)), " "] : [];
+    const text = element("p", { class: "soft" }, ...title, ...prose(found.description ?? nameOf(found)));
     const names = references({ ...found, $ref: undefined }).filter((name) => !seen.has(name));
     names.forEach((name) => seen.add(name));
     return element("div", {}, text, ...names.map((name) => named(name, content, depth + 1, seen)));
   }
   const rows = fields.map(([name, field]) =>
     element("tr", {},
-      element("td", {}, element("code", {}, name)),
-      element("td", {}, element("code", {}, nameOf(field))),
-      element("td", {}, [boundsOf(field), field.description].filter(Boolean).join("; "))));
+      element("td", {}, code(name)),
+      element("td", {}, code(nameOf(field))),
+      element("td", {}, meaning(field.description, boundsOf(field)))));
   const title = nameOf(schema);
   return element("div", {},
     element("table", { class: "plain" },
@@ -66,6 +66,11 @@ function references(schema) {
   return parts.filter(Boolean).flatMap(references);
 }
 
+/** Return what a part of a request or an answer means, with its bounds. */
+export function meaning(description, bounds) {
+  return element("span", {}, ...prose(description ?? ""), " ", element("span", { class: "soft" }, bounds));
+}
+
 export function boundsOf(schema) {
   const parts = [
     schema.exclusiveMinimum !== undefined && `above ${schema.exclusiveMinimum}`,
@@ -79,5 +84,5 @@ export function boundsOf(schema) {
 /** Return an example value as indented text. */
 export function example(value) {
   const text = typeof value === "string" ? value : JSON.stringify(value, null, 1);
-  return element("pre", { tabindex: 0 }, element("code", {}, text.length > 2000 ? `${text.slice(0, 2000)}…` : text));
+  return element("pre", { tabindex: 0 }, code(text.length > 2000 ? `${text.slice(0, 2000)}…` : text));
 }

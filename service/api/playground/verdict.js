@@ -82,7 +82,7 @@ function bar(label, probability, row, policy) {
   return element(
     "tr",
     { class: isBest ? (row.verdict === "answer" ? "is-answered" : "is-unknown") : null },
-    element("th", { scope: "row" }, label),
+    element("th", { scope: "row" }, element("span", {}, label)),
     element("td", { class: "track", "aria-hidden": "true" }, element("span", { class: "rail" }, fill, mark)),
     element("td", { class: "number" }, percent(probability)),
   );
