@@ -13,9 +13,11 @@ const HEIGHT = 240;
 /** Return what draws the tab "Live" in `place`, while it is started. */
 export function createLive(place, warn) {
   let timer = 0;
+  let starts = 0; // a poll of an earlier start does not go on
   let polls = [];
 
   async function poll() {
+    const start = starts;
     try {
       if (document.hidden && polls.length) return;
       const samples = parseMetrics(await (await ask("metrics")).text());
@@ -26,7 +28,7 @@ export function createLive(place, warn) {
       showFailure(place, error);
       if (error.status === 401) warn(error);
     } finally {
-      if (timer) timer = setTimeout(poll, PERIOD_MS);
+      if (timer && start === starts) timer = setTimeout(poll, PERIOD_MS);
     }
   }
   return {
@@ -34,6 +36,7 @@ export function createLive(place, warn) {
       if (timer) return;
       if (!polls.length) place.replaceChildren(element("p", { class: "why" }, "Asking /metrics …"));
       timer = -1;
+      starts += 1;
       poll();
     },
     stop() {
