@@ -49,6 +49,7 @@ def taken(browser: "Browser", server: str, model: str, theme: str) -> bytes:
     wanted = "#verdict.is-unknown" if theme == "dark" else "#verdict.is-answered"
     playground.page.wait_for_selector(wanted)
     playground.page.mouse.move(0, 0)
+    playground.page.evaluate("scrollTo(0, 0)")
     content = playground.page.screenshot(full_page=True)
     context.close()
     return with_few_colours(content)
