@@ -1,13 +1,16 @@
 """What is read of a file at once: as many rows as one request takes."""
 
+import base64
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
-from service.errors import ClientError
+from service.errors import ClientError, InputInvalid
 from service.inputs import Payload
 
 MOST_ROWS = 1024
@@ -67,12 +70,29 @@ class Part:
             by = self.lines_before if kind == "line " else self.first_row
             return f"{kind}{int(number) + by}"
 
-        return _PLACE.sub(moved, detail)
+        return printable(_PLACE.sub(moved, detail))
 
 
 def rows_of_json(rows: Sequence[Any]) -> Payload:
-    """Return the payload of rows as JSON has them: objects, lists, texts."""
-    return Payload(orjson.dumps({"instances": rows}), "application/json")
+    """Return the payload of rows as JSON has them: objects, lists, texts, bytes of pictures.
+
+    Raises:
+        InputInvalid: if JSON cannot hold them.
+    """
+    content = {"instances": rows}
+    try:
+        body = orjson.dumps(content, default=_as_json)
+        if b"null" in body:
+            # It may have been NaN, which is missing, or Infinity, which is refused.
+            body = json.dumps(content, default=_as_json, ensure_ascii=False).encode()
+    except (TypeError, RecursionError) as error:
+        raise InputInvalid("instances", "rows that JSON can hold", str(error)) from None
+    return Payload(body, "application/json")
+
+
+def printable(text: str) -> str:
+    """Return characters only: a file's name may hold bytes that are none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def refused(file: str, error: ClientError, first_row: int = 0, size_bytes: int = 0) -> Part:
@@ -82,6 +102,13 @@ def refused(file: str, error: ClientError, first_row: int = 0, size_bytes: int =
         raise error
 
     return Part(file, first_row, (None,), join, size_bytes)
+
+
+def _as_json(value: object) -> object:
+    """Return as JSON has it what a column may hold: a picture in base64, a decimal as number."""
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def _lines_of(record: object) -> int:
