@@ -11,7 +11,6 @@ from service.inputs import Payload
 from service.offline.engines import Local, is_of_rows, load_local
 from service.offline.parts import MOST_BYTES, rows_of_json
 from service.offline.records import arrow_table
-from service.offline.tables import as_json
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _payload(table: "pa.Table", model: Local, column: str | None) -> Payload:
     from pyarrow import csv  # noqa: PLC0415
 
     if column is not None:
-        return rows_of_json([as_json(value) for value in table[column].to_pylist()])
+        return rows_of_json(table[column].to_pylist())
     taken = table.select([name for name in model.features if name in table.column_names])
     is_text = [
         pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in taken.schema.types

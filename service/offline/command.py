@@ -1,5 +1,6 @@
 """`dunno predict`: files, folders and pipes in; a table, JSON, CSV or Parquet out."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +108,8 @@ def _check(files: Sequence[str], form: str | None, output: Path | None) -> None:
 
     if form is not None and form not in FORMATS:
         stop(f"--format: expected one of {', '.join(FORMATS)}, got {form!r}")
-    if output is not None and output.resolve() in (Path(file).resolve() for file in files):
+    # That of Path raises in a loop of links.
+    if output is not None and os.path.realpath(output) in map(os.path.realpath, files):
         stop(f"--output: expected another file than those that are read, got {output}")
 
 
@@ -151,11 +153,10 @@ def _bar(
 
 
 def _shown(found: "Found", only: Sequence[str]) -> "list[Row]":
-    first = found.part.first_row
-    rows = (
-        {"file": found.part.file, "row": first + number, **row}
-        for number, row in enumerate(found.rows)
-    )
+    from service.offline.parts import printable  # noqa: PLC0415
+
+    first, file = found.part.first_row, printable(found.part.file)
+    rows = ({"file": file, "row": first + number, **row} for number, row in enumerate(found.rows))
     return [row for row in rows if not only or row.get("verdict", "error") in only]
 
 

@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -41,6 +43,9 @@ BATCH_ROWS = 256
 
 UNBOUNDED = 1 << 62
 """Pixels of a payload: it is cut as it suits us, and each picture has its own bound."""
+
+ASKED = ("max_error", "min_confidence", "top_k", "version", "alias")
+"""What an address may ask for: nothing that changes what a row of the answer is."""
 
 Given = TypeVar("Given")
 Done = TypeVar("Done")
@@ -99,7 +104,7 @@ def open_engine(model: str, settings: Settings, key: str | None, **limits: float
         OfflineFailed: if an address is not as expected, or nobody answers there.
         BundleError, ClientError: if a model in `models` cannot be used so.
     """
-    if model.startswith(("http://", "https://")):
+    if model.lower().startswith(("http://", "https://")):
         return _remote(model, key, limits)
     return load_local(model, settings, **limits)
 
@@ -278,28 +283,56 @@ def is_of_rows(error: ClientError) -> bool:
 
 
 def in_order(threads: int, work: Callable[[Given], Done], given: Iterable[Given]) -> Iterator[Done]:
-    """Yield what threads make of each thing, in its order, with two for each thread on the way."""
+    """Yield what threads make of each thing, in its order, with two for each thread on the way.
+
+    Whoever stops waits for none of them, unlike with an executor: a server may be silent for long.
+    """
     waiting: deque[Future[Done]] = deque()
-    with ThreadPoolExecutor(threads, "dunno-offline") as pool:
-        try:
-            for each in given:
-                waiting.append(pool.submit(work, each))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    tasks: SimpleQueue[tuple[Future[Done], Given] | None] = SimpleQueue()
+    for _ in range(threads):
+        Thread(target=_work_off, args=(tasks, work), name="dunno-offline", daemon=True).start()
+    try:
+        for each in given:
+            waiting.append(Future())
+            tasks.put((waiting[-1], each))
+            if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        for _ in range(threads):
+            tasks.put(None)
+
+
+def _work_off(
+    tasks: "SimpleQueue[tuple[Future[Done], Given] | None]", work: Callable[[Given], Done]
+) -> None:
+    while (task := tasks.get()) is not None:
+        future, each = task
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(work(each))
+        except Exception as error:  # noqa: BLE001  raised where the result is taken
+            future.set_exception(error)
 
 
 def _remote(url: str, key: str | None, limits: dict[str, float | None]) -> Remote:
-    parts = urlsplit(url)
-    base, _, model = parts.path.rpartition("/predict/")
+    try:
+        parts = urlsplit(url)
+        is_there = bool(parts.hostname) and parts.port != 0  # raises if it is no number
+    except ValueError:
+        is_there = False
+    base, _, model = parts.path.rstrip("/").rpartition("/predict/") if is_there else ("", "", "")
     if not model or "/" in model:
         raise OfflineFailed(f"{url}: expected an address such as http://host:8000/predict/model")
-    given = {name: value for name, value in limits.items() if value is not None}
-    options = {**dict(parse_qsl(parts.query)), **given}
+    options: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = options.keys() - set(ASKED)
+    if unknown:
+        raise OfflineFailed(f"{url}: expected only {', '.join(ASKED)}, got {min(unknown)!r}")
+    options |= {name: value for name, value in limits.items() if value is not None}
     return Remote(f"{parts.scheme}://{parts.netloc}{base}", key, unquote(model), options)
 
 

@@ -1,5 +1,7 @@
 """What is read of a file at once: as many rows as one request takes."""
 
+import base64
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import ClientError
+from service.errors import ClientError, InputInvalid
 from service.inputs import Payload
 
 MOST_ROWS = 1024
@@ -68,12 +70,29 @@ class Part:
             by = self.lines_before if kind == "line " else self.first_row
             return f"{kind}{int(number) + by}"
 
-        return _PLACE.sub(moved, detail)
+        return printable(_PLACE.sub(moved, detail))
 
 
 def rows_of_json(rows: Sequence[Any]) -> Payload:
-    """Return the payload of rows as JSON has them: objects, lists, texts."""
-    return Payload(orjson.dumps({"instances": rows}, default=_plain), "application/json")
+    """Return the payload of rows as JSON has them: objects, lists, texts, bytes of pictures.
+
+    Raises:
+        InputInvalid: if JSON cannot hold them.
+    """
+    content = {"instances": rows}
+    try:
+        body = orjson.dumps(content, default=_as_json)
+        if b"null" in body:
+            # It may have been NaN, which is missing, or Infinity, which is refused.
+            body = json.dumps(content, default=_as_json, ensure_ascii=False).encode()
+    except (TypeError, RecursionError) as error:
+        raise InputInvalid("instances", "rows that JSON can hold", str(error)) from None
+    return Payload(body, "application/json")
+
+
+def printable(text: str) -> str:
+    """Return characters only: a file's name may hold bytes that are none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def refused(file: str, error: ClientError, first_row: int = 0, size_bytes: int = 0) -> Part:
@@ -85,8 +104,10 @@ def refused(file: str, error: ClientError, first_row: int = 0, size_bytes: int =
     return Part(file, first_row, (None,), join, size_bytes)
 
 
-def _plain(value: object) -> object:
-    """Return what tables hold and JSON does not: exact decimals as numbers, all else as text."""
+def _as_json(value: object) -> object:
+    """Return as JSON has it what a column may hold: a picture in base64, a decimal as number."""
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
     return float(value) if isinstance(value, Decimal) else str(value)
 
 

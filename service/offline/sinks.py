@@ -33,6 +33,7 @@ def table_sink() -> Iterator[Sink]:
     """Show the first rows as a table, and say how many there were beside them."""
     from rich.console import Console  # noqa: PLC0415  a service has no use for tables
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     table = Table()
     table.add_column("file", overflow="fold", min_width=12)
@@ -47,11 +48,13 @@ def table_sink() -> Iterator[Sink]:
         nonlocal left_out
         shown = max(0, MOST_SHOWN - table.row_count)
         for row in rows[:shown]:
-            table.add_row(*_cells(row))
+            table.add_row(*map(Text, _cells(row)))  # brackets in it are no style
         left_out += len(rows[shown:])
 
     yield write
-    Console().print(table)
+    with _standard_output():
+        Console().print(table)
+        sys.stdout.flush()
     if left_out:
         click.echo(f"and {left_out:,} more; --output FILE.csv has them all", err=True)
 
@@ -62,10 +65,21 @@ def json_lines_sink() -> Iterator[Sink]:
     stream = sys.stdout.buffer
 
     def write(rows: Sequence[Row]) -> None:
-        stream.writelines(orjson.dumps(row) + b"\n" for row in rows)
-        stream.flush()
+        with _standard_output():
+            stream.writelines(orjson.dumps(row) + b"\n" for row in rows)
+            stream.flush()
 
     yield write
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # whoever reads has enough, which click knows how to end
+    except OSError as error:
+        raise OfflineFailed(f"standard output: cannot be written ({error.strerror})") from None
 
 
 @contextmanager

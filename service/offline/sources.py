@@ -1,5 +1,6 @@
 """What the command line names -> files, and their rows in parts."""
 
+import errno
 import glob
 import io
 import itertools
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import ClientError, InputInvalid, MediaTypeUnsupported, PayloadTooLarge
 from service.inputs import Payload
@@ -126,25 +128,27 @@ def _row_parts(file: File, form: str, wanted: Wanted) -> Iterator[Part]:
         expected = f"--column, the one that holds the {wanted.kind}s"
         raise InputInvalid(file.name, expected, "a table")
     with _open(file.name) as stream:
-        is_pipe = file.name == STANDARD_INPUT
         # Parquet is read from its end.
-        whole = io.BytesIO(stream.read()) if is_pipe and form == "parquet" else stream
+        is_whole = form == "parquet" and not stream.seekable()
+        whole = io.BytesIO(stream.read()) if is_whole else stream
         yield from ROWS[form](
             Table(file.name, whole, file.size_bytes, wanted.column, wanted.features)
         )
 
 
 def _array_parts(name: str) -> Iterator[Part]:
+    values: NDArray[Any]
     try:
-        if name == STANDARD_INPUT:
-            with _open(name) as stream:
-                values = np.load(io.BytesIO(stream.read()), allow_pickle=False)
+        if os.path.isfile(name):  # noqa: PTH113  never raises
+            values = np.lib.format.open_memmap(name, mode="r")
         else:
-            values = np.load(name, mmap_mode="r", allow_pickle=False)
+            with _open(name) as stream:
+                content = io.BytesIO(stream.read())
+            values = np.lib.format.read_array(content, allow_pickle=False)
     except ValueError as error:
         raise InputInvalid(name, "an .npy file", str(error)) from None
-    if not isinstance(values, np.ndarray) or not values.ndim:
-        raise InputInvalid(name, "an array of rows", "something else")
+    if not values.ndim:
+        raise InputInvalid(name, "an array of rows", "one number")
     yield from array_parts(name, values)
 
 
@@ -160,7 +164,11 @@ def _read_whole(name: str, media_type: str, _: Sequence[Any]) -> Payload:
 
 
 def _open(name: str) -> AbstractContextManager[IO[bytes]]:
-    return nullcontext(sys.stdin.buffer) if name == STANDARD_INPUT else Path(name).open("rb")
+    if name != STANDARD_INPUT:
+        return Path(name).open("rb")
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return nullcontext(sys.stdin.buffer)
 
 
 def _form(name: str, kind: str) -> str:
@@ -181,17 +189,21 @@ def _suffixes() -> str:
 
 
 def _names(argument: str) -> Iterator[str]:
-    path = Path(argument)
-    if argument != STANDARD_INPUT and path.is_dir():
-        return _files_in(path)
-    if glob.has_magic(argument) and not path.exists():
+    # Those of Path raise where a name is too long or a folder above must not be read.
+    if argument != STANDARD_INPUT and os.path.isdir(argument):  # noqa: PTH112
+        return _files_in(argument)
+    if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
         # Path.glob takes no pattern that begins at the root.
-        return iter(sorted(glob.glob(argument, recursive=True)))  # noqa: PTH207
+        found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
+        return (name for name in found if not os.path.isdir(name))  # noqa: PTH112
     return iter([argument])
 
 
-def _files_in(folder: Path) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
+def _files_in(folder: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise InputInvalid(error.filename, "a folder that can be read", str(error.strerror))
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if _suffix(name) in FORMATS and not name.startswith("."):

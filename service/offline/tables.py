@@ -1,8 +1,9 @@
 """Files of many rows -> parts, without ever holding a whole file."""
 
-import base64
+import codecs
 import csv
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,15 +11,17 @@ from functools import partial
 from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from service.errors import ClientError, InputInvalid, PayloadTooLarge
 from service.inputs import Payload
+from service.inputs.numbers import read_json
 from service.offline.parts import MOST_BYTES, MOST_ROWS, Part, refused, rows_of_json
 
 MOST_RECORD_BYTES = 8 << 20
 """A line beyond it is no row: most likely a file without line breaks, or a quote never closed."""
+
+_CLIP = 200  # characters of what came
 
 PARQUET_INSTALL_LINE = "pip install 'dunno[parquet]'"
 
@@ -38,19 +41,26 @@ class Table(NamedTuple):
 
 def csv_parts(table: Table) -> Iterator[Part]:
     """Yield the rows of a CSV file: each part below the file's header, or the cells of a column."""
-    if table.column is not None:
-        return list_parts(table, _cells(table, table.column), rows_of_json, _size)
-    header = table.stream.readline(MOST_RECORD_BYTES)
+    lines = _lines(table)
+    first = next(lines, b"")
+    separator = ";" if first.count(b";") > first.count(b",") else ","
+    records = _records(table, itertools.chain([first], lines), separator)
+    header = next(records)
     try:
-        header.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputInvalid(table.name, "UTF-8", f"another byte at {error.start}") from None
-    if not header.strip():
+        text = header.decode().lstrip("\r\n")
+        names = next(csv.reader(io.StringIO(text), delimiter=separator), [])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputInvalid(table.name, "CSV in UTF-8", str(error)) from None
+    if table.column is not None:
+        _check_column(table, names)
+        cells = partial(_join_cells, table.name, names.index(table.column), separator)
+        return list_parts(table, records, cells, len)
+    if not text:
         # Whoever decodes says best what an empty file lacks.
         return iter([Part(table.name, 0, (b"",), partial(_join_csv, b""))])
-    separator = b";" if header.count(b";") > header.count(b",") else b","
-    join = partial(_join_csv, header.rstrip(b"\r\n") + b"\n")
-    return _numbered(list_parts(table, _records(table, separator), join, len))
+    join = partial(_join_csv, text.rstrip("\r\n").encode() + b"\n")
+    lines_before = header.count(b"\n") - text.count("\n")
+    return _numbered(list_parts(table, records, join, len), lines_before)
 
 
 def line_parts(table: Table) -> Iterator[Part]:
@@ -70,10 +80,9 @@ def json_line_parts(table: Table) -> Iterator[Part]:
 
     def row_of(line: bytes) -> object:
         try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            got = f"{error.msg} at column {error.colno}"
-            raise InputInvalid(table.name, "JSON on each line", got) from None
+            row = read_json(line.lstrip(b"\r\n"))
+        except InputInvalid as error:
+            raise InputInvalid(table.name, "JSON on each line", error.got) from None
         if table.column is None:
             return row
         if not isinstance(row, dict) or table.column not in row:
@@ -104,9 +113,9 @@ def parquet_parts(table: Table) -> Iterator[Part]:
 
     def rows() -> Iterator[object]:
         try:
-            for batch in file.iter_batches(MOST_ROWS, columns=wanted):
+            for batch in file.iter_batches(length, columns=wanted):
                 found = batch.to_pylist()
-                yield from (found if column is None else (as_json(row[column]) for row in found))
+                yield from (found if column is None else (row[column] for row in found))
         except (ArrowException, OSError) as error:
             raise _no_parquet(table, error) from None
 
@@ -117,8 +126,10 @@ def parquet_parts(table: Table) -> Iterator[Part]:
     column = table.column
     there = file.schema_arrow.names
     _check_column(table, there)
+    _check_features(table, there)
     wanted = [name for name in there if name in (table.features if column is None else (column,))]
     row_bytes = table.size_bytes // max(1, file.metadata.num_rows)
+    length = max(1, min(MOST_ROWS, MOST_BYTES // max(1, row_bytes)))
     return list_parts(table, rows(), rows_of_json, lambda _: row_bytes)
 
 
@@ -149,9 +160,8 @@ def list_parts(
         yield Part(table.name, 0, (), join)
 
 
-def _numbered(parts: Iterable[Part]) -> Iterator[Part]:
-    """Yield parts of lines, each knowing how many lines of the file came before."""
-    lines = 0
+def _numbered(parts: Iterable[Part], lines: int) -> Iterator[Part]:
+    """Yield parts of lines, each knowing how many came before; so many did before the header."""
     for part in parts:
         yield replace(part, lines_before=lines)
         lines += sum(record.count(b"\n") for record in part.records if record)
@@ -159,10 +169,11 @@ def _numbered(parts: Iterable[Part]) -> Iterator[Part]:
 
 def _lines(table: Table) -> Iterator[bytes]:
     """Yield the lines, each after the empty ones before it."""
-    empty = b""
+    empty, mark = b"", codecs.BOM_UTF8
     while line := table.stream.readline(MOST_RECORD_BYTES + 1):
         if len(line) > MOST_RECORD_BYTES:
             raise PayloadTooLarge(f"{table.name}: a line", MOST_RECORD_BYTES, "bytes")
+        line, mark = line.removeprefix(mark), b""
         if line.strip(b"\r\n"):
             yield empty + line
             empty = b""
@@ -172,26 +183,26 @@ def _lines(table: Table) -> Iterator[bytes]:
             raise PayloadTooLarge(f"{table.name}: empty lines", MOST_RECORD_BYTES, "bytes")
 
 
-def _records(table: Table, separator: bytes) -> Iterator[bytes]:
+def _records(table: Table, lines: Iterable[bytes], separator: str) -> Iterator[bytes]:
     """Yield the records of a CSV file: lines, or several of them where a quoted cell goes on."""
-    cell = re.compile(rb'(^|%b)"(?:[^"]|"")*+"' % separator)
-    opening = re.compile(rb'(?:^|%b)"' % separator)
-    lines: list[bytes] = []
+    cell = re.compile(rb'(^|%b)"(?:[^"]|"")*+"' % separator.encode())
+    opening = re.compile(rb'(?:^|%b)"' % separator.encode())
+    record: list[bytes] = []
     size, is_open = 0, False
-    for line in _lines(table):
-        lines.append(line)
+    for line in lines:
+        record.append(line)
         size += len(line)
         if is_open or b'"' in line:
             # A quote within a bare cell is a character like any other.
             rest = b'"' + line if is_open else line.lstrip(b"\r\n")
             is_open = opening.search(cell.sub(rb"\1", rest)) is not None
         if not is_open:
-            yield b"".join(lines)
-            lines, size = [], 0
+            yield b"".join(record)
+            record, size = [], 0
         elif size > MOST_RECORD_BYTES:
             raise PayloadTooLarge(f"{table.name}: a row", MOST_RECORD_BYTES, "bytes")
-    if lines:
-        yield b"".join(lines)
+    if record:
+        yield b"".join(record)
 
 
 def _join_csv(header: bytes, records: Sequence[bytes]) -> Payload:
@@ -204,21 +215,14 @@ def _join_array(rows: Sequence[Any]) -> Payload:
     return Payload(stream.getvalue(), "application/x-npy")
 
 
-def _cells(table: Table, column: str) -> Iterator[str | None]:
-    text = io.TextIOWrapper(table.stream, "utf-8-sig", newline="")
+def _join_cells(name: str, position: int, separator: str, records: Sequence[bytes]) -> Payload:
+    """Return the payload of a column's cells; None where a row ends before it."""
     try:
-        first = text.readline(MOST_RECORD_BYTES)
-        separator = ";" if first.count(";") > first.count(",") else ","
-        names = next(csv.reader([first], delimiter=separator), [])
-        _check_column(table, names)
-        position = names.index(column)
-        for line in csv.reader(text, delimiter=separator):
-            if line:
-                yield line[position] if position < len(line) else None
+        lines = csv.reader(io.StringIO(b"".join(records).decode()), delimiter=separator)
+        cells = [line[position] if position < len(line) else None for line in lines if line]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise InputInvalid(table.name, "CSV in UTF-8", str(error)) from None
-    finally:
-        text.detach()  # whoever opened the stream closes it
+        raise InputInvalid(name, "CSV in UTF-8", str(error)) from None
+    return rows_of_json(cells)
 
 
 def _check_column(table: Table, there: Sequence[str]) -> None:
@@ -226,14 +230,12 @@ def _check_column(table: Table, there: Sequence[str]) -> None:
         raise InputInvalid("--column", f"one of {', '.join(there)}", table.column)
 
 
-def _size(cell: str | None) -> int:
-    return len(cell or "")
-
-
-def as_json(value: object) -> object:
-    """Return a cell as an instance of JSON: the bytes of a picture in base64."""
-    return {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+def _check_features(table: Table, there: Sequence[str]) -> None:
+    missing = [name for name in table.features if there.count(name) != 1]
+    if table.column is None and missing:
+        got = "several" if missing[0] in there else ", ".join(there)[:_CLIP]
+        raise InputInvalid("header", f"one column {missing[0]!r}", got)
 
 
 def _no_parquet(table: Table, error: Exception) -> InputInvalid:
-    return InputInvalid(table.name, "a Parquet file", str(error).partition("\n")[0][:200])
+    return InputInvalid(table.name, "a Parquet file", str(error).partition("\n")[0][:_CLIP])

@@ -1,9 +1,13 @@
 """Files of rows in parts: nothing is lost at their seams, whatever the cells hold."""
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -102,6 +106,39 @@ def test_half_of_a_part_knows_its_place_too() -> None:
     assert first.halves() is None
 
 
+@pytest.mark.usefixtures("_small_parts")
+def test_header_may_begin_late_and_go_on_over_several_lines() -> None:
+    parts = list(csv_parts(table(b'\n\r\n"a\nin cm",b\n1,1\n2,2\n3,3\n4,4\n')))
+
+    assert bodies(parts) == [b'"a\nin cm",b\n1,1\n2,2\n3,3\n', b'"a\nin cm",b\n4,4\n']
+    assert parts[1].in_file("line 3") == "line 8"
+
+
+@pytest.mark.parametrize(
+    ("parts", "content"),
+    [
+        (csv_parts, b'"text",id\ngood,1\n'),
+        (json_line_parts, b'{"text": "good"}\n'),
+        (line_parts, b"good\n"),
+    ],
+)
+def test_byte_order_mark_is_no_part_of_the_first_row(
+    parts: Callable[[Table], Iterable[Part]], content: bytes
+) -> None:
+    column = None if parts is line_parts else "text"
+
+    assert instances(list(parts(table(codecs.BOM_UTF8 + content, column)))) == [["good"]]
+
+
+def test_cell_that_is_too_long_is_refused_alone() -> None:
+    (part,) = csv_parts(table(b"text\na\n" + b"b" * 200_000 + b"\nc\n", "text"))
+
+    assert "a.csv: expected CSV in UTF-8, got field larger" in str(failure(part))
+    halves = part.halves()
+    assert halves is not None
+    assert instances([halves[0]]) == [["a"]]
+
+
 def test_quote_within_a_bare_cell_does_not_swallow_the_next_row() -> None:
     (part,) = csv_parts(table(b'a,b\n5" pipe,1\n6" pipe,2\n'))
 
@@ -122,8 +159,14 @@ def test_row_without_an_end_is_refused_after_those_before_it(
 
 
 def test_table_in_another_encoding_is_refused_at_once() -> None:
-    with pytest.raises(InputInvalid, match="expected UTF-8"):
+    with pytest.raises(InputInvalid, match="expected CSV in UTF-8"):
         csv_parts(table("a,b\n1,2\n".encode("utf-16")))
+
+
+@pytest.mark.parametrize("column", [None, "b"])
+def test_table_with_line_ends_of_another_age_is_refused_at_once(column: str | None) -> None:
+    with pytest.raises(InputInvalid, match="expected CSV in UTF-8, got new-line character"):
+        csv_parts(table(b"a,b\r1,2\r", column))
 
 
 @pytest.mark.usefixtures("_small_parts")
@@ -138,6 +181,18 @@ def test_each_line_is_a_row_of_json() -> None:
     parts = list(json_line_parts(table(b'[1, 2]\n{"a": 3}\n\n"x"\n[4]')))
 
     assert instances(parts) == [[[1, 2], {"a": 3}, "x"], [[4]]]
+
+
+def test_nan_on_a_line_of_json_is_read_as_in_a_request() -> None:
+    (part,) = json_line_parts(table(b"[NaN, Infinity]\n"))
+
+    assert b"[[NaN, Infinity]]" in part.payload().body
+
+
+def test_row_nested_too_deep_for_a_request_is_refused() -> None:
+    (part,) = json_line_parts(table(b"[" * 300 + b"]" * 300))
+
+    assert "instances: expected rows that JSON can hold" in str(failure(part))
 
 
 @pytest.mark.parametrize("line", [b'{"a": 1', b"[1], [2]", b'[1]], "more": [[2]'])
@@ -162,9 +217,8 @@ def test_column_holds_the_texts(parts: object, content: bytes) -> None:
 
 
 def test_column_that_is_not_there_is_refused_by_name() -> None:
-    (part,) = csv_parts(table(b"id,text\n1,a\n", "words"))
-
-    assert str(failure(part)) == "--column: expected one of id, text, got words"
+    with pytest.raises(InputInvalid, match=r"^--column: expected one of id, text, got words$"):
+        csv_parts(table(b"id,text\n1,a\n", "words"))
 
 
 def test_array_comes_in_parts() -> None:
@@ -190,12 +244,35 @@ def parquet(**columns: object) -> bytes:
 def test_parquet_is_read_by_the_names_of_the_features() -> None:
     content = parquet(sour=[1.5, None, 3, 4], note=["x"] * 4, sweet=[1, 2, 3, 4])
 
-    parts = list(parquet_parts(table(content, features=("sweet", "sour", "firm"))))
+    parts = list(parquet_parts(table(content, features=("sweet", "sour"))))
 
     assert instances(parts) == [
         [{"sour": 1.5, "sweet": 1}, {"sour": None, "sweet": 2}, {"sour": 3, "sweet": 3}],
         [{"sour": 4, "sweet": 4}],
     ]
+
+
+def test_parquet_without_a_feature_is_refused_as_a_whole() -> None:
+    content = table(parquet(sweet=[1, 2], sour=[1, 2]), features=("sweet", "firm"))
+
+    with pytest.raises(InputInvalid, match=r"^header: expected one column 'firm', got sweet, sour"):
+        parquet_parts(content)
+
+
+def test_numbers_of_a_parquet_file_stay_what_they_are() -> None:
+    content = parquet(sweet=[Decimal("1.5"), None], sour=[math.inf, math.nan])
+
+    (part,) = parquet_parts(table(content, features=("sweet", "sour")))
+
+    assert str(instances([part])[0]) == str(
+        [{"sweet": 1.5, "sour": math.inf}, {"sweet": None, "sour": math.nan}]
+    )
+
+
+def test_row_of_a_parquet_file_that_is_no_json_is_refused_alone() -> None:
+    (part,) = parquet_parts(table(parquet(stay=[timedelta(1)]), features=("stay",)))
+
+    assert instances([part]) == [[{"stay": "1 day, 0:00:00"}]]
 
 
 def test_parquet_holds_pictures_as_bytes() -> None:

@@ -3,13 +3,16 @@
 import csv
 import json
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -21,7 +24,9 @@ from waiting import wait_for
 
 from service.api.hotpath import HotProtocol
 from service.cli import main
+from service.errors import InputInvalid
 from service.offline import sinks
+from service.offline.sources import find_files
 from service.runtimes.onnx import OnnxRuntime
 from service.settings import Settings
 
@@ -48,6 +53,9 @@ def files(tmp_path: Path) -> Path:
     np.save(tmp_path / "basket.npy", np.array([[0, 0, 9]]))
     Image.new("L", (20, 20), 250).save(tmp_path / "sky.png")
     (tmp_path / "notes.md").write_text("x")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 and more")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
     return tmp_path
 
 
@@ -154,6 +162,74 @@ def test_predict_reads_folders_and_patterns_in_order(
     assert {row["label"] for row in rows} == {"light"}
 
 
+def test_pattern_of_everything_doubles_no_row_and_names_no_folder(tmp_path: Path) -> None:
+    for name in ("a.csv", "more.csv/b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{HEADER}\n9,0,0\n")
+
+    rows = rows_of(dunno("predict", "fruit", f"{tmp_path}/**", "--json"))
+
+    assert [Path(row["file"]).name for row in rows] == ["a.csv", "b.csv"]
+    assert {row["label"] for row in rows} == {"apple"}
+
+
+def test_folder_that_cannot_be_read_ends_the_command(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("L", (20, 20), 250).save(tmp_path / name)
+    files = find_files([str(tmp_path)])  # has seen both folders
+    shutil.rmtree(tmp_path / "b")
+
+    with pytest.raises(InputInvalid, match=r"b: expected a folder that can be read, got No such"):
+        list(files)
+
+
+@pytest.mark.parametrize("name", ["[b].csv", "x[-red].csv", ":cat:.csv"])
+def test_name_in_the_table_is_the_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(f"{HEADER}\n9,0,0\n[/x],0,0\n")
+
+    result = dunno("predict", "fruit", name)
+
+    assert result.stdout.count(name) == 2
+    assert "the string '[/x]'" in result.stdout
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_name_that_is_no_text_is_told_by_escapes(tmp_path: Path, suffix: str) -> None:
+    named = tmp_path / "raw\udcff.csv"
+    named.write_text(f"{HEADER}\n9,0,0\n")
+    output = tmp_path / f"verdicts.{suffix}"
+
+    result = dunno("predict", "fruit", named, "--output", output)
+
+    assert result.exit_code == 0
+    assert rb"raw\udcff.csv" in output.read_bytes().replace(rb"\\", b"\\")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_standard_output_that_takes_no_more_is_told(
+    models: Path, files: Path, more: tuple[str, ...]
+) -> None:
+    words = ("predict", "fruit", str(files / "basket.csv"), "--models", str(models), *more)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(  # noqa: S603  our own command
+            [sys.executable, "-m", "service.cli", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.stderr.splitlines()[0] == (
+        "dunno: standard output: cannot be written (No space left on device)"
+    )
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("argument", ["none/*.png", "folder"])
 def test_pattern_or_folder_with_nothing_to_read_is_refused(
     tmp_path: Path, argument: str, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +283,11 @@ def test_header_that_does_not_fit_is_told_once_for_a_file(at: str, tmp_path: Pat
         ("nowhere.npy", "nowhere.npy: expected a file that can be read, got No such file"),
         ("nowhere.png", "nowhere.png: expected a file that can be read, got No such file"),
         ("sky.png", "expected one of application/json, text/csv, application/x-npy"),
+        ("empty.npy", "empty.npy: expected an .npy file, got EOF"),
+        ("zip.npy", "zip.npy: expected an .npy file, got the magic string is not correct"),
+        ("loop.csv", "loop.csv: expected a file that can be read, got Too many levels"),
+        ("a" * 300 + ".csv", ".csv: expected a file that can be read, got File name too long"),
+        ("raw\udcff.csv", "raw\\udcff.csv: expected a file that can be read, got No such file"),
     ],
 )
 def test_predict_says_what_is_wrong_with_a_file(
@@ -247,6 +328,11 @@ def test_table_of_texts_needs_a_column(at: str, tmp_path: Path) -> None:
         (("fruit", "--output", "nowhere/a.csv"), "nowhere/a.csv: cannot be written (No such file"),
         (("http://127.0.0.1:1/predict/fruit",), "http://127.0.0.1:1: [Errno 111]"),
         (("http://127.0.0.1:1/fruit",), "expected an address such as http://host:8000/predict/"),
+        (("http://[::1/predict/fruit",), "expected an address such as http://host:8000/predict/"),
+        (("http:///predict/fruit",), "expected an address such as http://host:8000/predict/"),
+        (("http://h:port/predict/fruit",), "expected an address such as http://host:8000/predict"),
+        (("http://h/predict/fruit?model=x",), "expected only max_error, min_confidence, top_k"),
+        (("http://h/predict/fruit?probabilities=list",), "alias, got 'probabilities'"),
     ],
 )
 def test_predict_refuses_what_cannot_be_in_one_sentence(
@@ -302,6 +388,12 @@ def test_risk_is_chosen_as_callers_choose_it(at: str, files: Path) -> None:
 
     assert len(usual) == 1
     assert strict == []
+
+
+def test_address_may_end_in_a_slash(server: str, files: Path) -> None:
+    result = dunno("predict", f"{server}/predict/fruit/", files / "basket.json", "--json")
+
+    assert rows_of(result)[0]["label"] == "pear"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
@@ -387,6 +479,26 @@ def test_what_was_answered_before_ctrl_c_is_kept_beside(models: Path, tmp_path: 
     assert told == f"dunno: stopped; what was answered until then is in {incomplete}\n"
     assert process.returncode == 130
     assert not path.exists()
+
+
+def test_ctrl_c_waits_for_no_server(server: str, tmp_path: Path) -> None:
+    """The server takes a request and never answers it."""
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n9,0,0\n")
+    answer = httpx.get(f"{server}/models/fruit").content
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/predict/fruit"
+        command = [sys.executable, "-m", "service.cli", "predict", address, str(tmp_path / "a.csv")]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
+            with listener.accept()[0] as about_model:
+                about_model.recv(65_536)
+                about_model.sendall(head.encode() + answer)
+            with listener.accept()[0] as about_rows:
+                about_rows.recv(65_536)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(30) == 130
+            assert process.stderr is not None
+            assert process.stderr.read() == "dunno: stopped\n"
 
 
 def test_rows_beyond_those_shown_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
