@@ -88,7 +88,7 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
             _sink(output, engine.labels, is_json=is_json) as write,
             _bar(files, tally, is_shown=sys.stderr.isatty() and not is_json) as move,
         ):
-            for found in _verdicts(engine, files, wanted):
+            for found in _verdicts(engine, files, wanted, output):
                 tally.count(found)
                 move(found)
                 write(_shown(found, only))
@@ -113,12 +113,23 @@ def _check(files: Sequence[str], form: str | None, output: Path | None) -> None:
         stop(f"--output: expected another file than those that are read, got {output}")
 
 
-def _verdicts(engine: "Engine", files: Sequence[str], wanted: "Wanted") -> "Iterator[Found]":
+def _is_same(file: str, output: Path | None) -> bool:
+    # Names first: there may be millions of files.
+    if output is None or os.path.basename(file) != output.name:  # noqa: PTH119
+        return False
+    return os.path.realpath(file) == os.path.realpath(output)
+
+
+def _verdicts(
+    engine: "Engine", files: Sequence[str], wanted: "Wanted", output: Path | None
+) -> "Iterator[Found]":
     """Yield the answers to all rows; what is wrong with a whole file is told once of it."""
     from service.offline.sources import find_files, read_parts  # noqa: PLC0415
 
     given_up: set[str] = set()
-    parts = read_parts(find_files(files), wanted, given_up.__contains__)
+    # What an earlier run has left in a folder is no row.
+    others = (file for file in find_files(files) if not _is_same(file.name, output))
+    parts = read_parts(others, wanted, given_up.__contains__)
     for found in engine.verdicts(parts):
         if found.part.file not in given_up:
             yield found

@@ -421,6 +421,16 @@ def test_output_holds_every_row_and_takes_its_name_when_it_is_whole(
     assert result.stdout == ""
 
 
+def test_what_an_earlier_run_left_in_the_folder_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n9,0,0\n")
+    path = tmp_path / "verdicts.csv"
+
+    results = [dunno("predict", "fruit", tmp_path, "--output", path) for _ in range(2)]
+
+    assert [result.exit_code for result in results] == [0, 0]
+    assert len(path.read_text().splitlines()) == 2
+
+
 def test_output_without_rows_is_a_file_all_the_same(files: Path, tmp_path: Path) -> None:
     for suffix, expected in (("json", "[]\n"), ("jsonl", "")):
         path = tmp_path / f"none.{suffix}"
