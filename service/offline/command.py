@@ -86,7 +86,7 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
         wanted = Wanted(engine.kind, engine.features, form, column)
         with (
             _sink(output, engine.labels, is_json=is_json) as write,
-            _bar(files, tally, is_shown=sys.stderr.isatty() and not is_json) as move,
+            _bar(files, engine.kind, tally, is_shown=sys.stderr.isatty() and not is_json) as move,
         ):
             for found in _verdicts(engine, files, wanted, output):
                 tally.count(found)
@@ -128,7 +128,7 @@ def _verdicts(
 
     given_up: set[str] = set()
     # What an earlier run has left in a folder is no row.
-    others = (file for file in find_files(files) if not _is_same(file.name, output))
+    others = (file for file in find_files(files, wanted.kind) if not _is_same(file.name, output))
     parts = read_parts(others, wanted, given_up.__contains__)
     for found in engine.verdicts(parts):
         if found.part.file not in given_up:
@@ -149,7 +149,7 @@ def _sink(
 
 @contextmanager
 def _bar(
-    files: Sequence[str], tally: "Tally", *, is_shown: bool
+    files: Sequence[str], kind: str, tally: "Tally", *, is_shown: bool
 ) -> "Iterator[Callable[[Found], None]]":
     from service.offline.progress import bar  # noqa: PLC0415
     from service.offline.sources import STANDARD_INPUT, find_files  # noqa: PLC0415
@@ -158,7 +158,7 @@ def _bar(
         yield lambda _: None
         return
     is_known = STANDARD_INPUT not in files
-    total = sum(file.size_bytes for file in find_files(files)) if is_known else None
+    total = sum(file.size_bytes for file in find_files(files, kind)) if is_known else None
     with bar(tally, total) as move:
         yield move
 

@@ -47,6 +47,9 @@ ROWS: dict[str, Callable[[Table], Iterator[Part]]] = {
     "parquet": parquet_parts,
 }
 FORMATS = (*WHOLE, "npy", *ROWS)
+ONLY_FOR = {form: "text" if form == "txt" else "image" for form in WHOLE if form != "json"}
+"""Format -> the kind of model that alone takes it: in folders others pass it over."""
+
 _BY_KIND = {"features": "csv", "text": "lines", "image": "png"}
 """What standard input holds unless told; a decoder of pictures looks at the bytes anyway."""
 
@@ -71,18 +74,22 @@ class File(NamedTuple):
     size_bytes: int
 
 
-def find_files(arguments: Iterable[str]) -> Iterator[File]:
+def find_files(arguments: Iterable[str], kind: str) -> Iterator[File]:
     """Return files, those in folders, and those that a pattern matches, each folder in order.
 
-    A file that is not there is among them: whoever reads it says so in its place. In folders, files
-    of other formats and hidden ones are passed over.
+    A file that is not there is among them: whoever reads it says so in its place. In folders,
+    hidden files are passed over, and those of formats that no model of this kind takes.
+
+    Args:
+        arguments: of the command line.
+        kind: `features`, `image` or `text`.
 
     Raises:
         InputInvalid: at once, if a pattern matches nothing or a folder holds nothing to read.
     """
     found: list[Iterable[str]] = []
     for argument in arguments:
-        names = _names(argument)
+        names = _names(argument, kind)
         first = next(names, None)
         if first is None:
             raise InputInvalid(argument, f"a file ending in {_suffixes()}", "none")
@@ -188,10 +195,10 @@ def _suffixes() -> str:
     return ", ".join(f".{form}" for form in FORMATS if form != "lines")
 
 
-def _names(argument: str) -> Iterator[str]:
+def _names(argument: str, kind: str) -> Iterator[str]:
     # Those of Path raise where a name is too long or a folder above must not be read.
     if argument != STANDARD_INPUT and os.path.isdir(argument):  # noqa: PTH112
-        return _files_in(argument)
+        return _files_in(argument, kind)
     if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
         # Path.glob takes no pattern that begins at the root.
         found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
@@ -199,14 +206,16 @@ def _names(argument: str) -> Iterator[str]:
     return iter([argument])
 
 
-def _files_in(folder: str) -> Iterator[str]:
+def _files_in(folder: str, kind: str) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise InputInvalid(error.filename, "a folder that can be read", str(error.strerror))
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if _suffix(name) in FORMATS and not name.startswith("."):
+            form = _suffix(name)
+            is_taken = form in FORMATS and ONLY_FOR.get(form, kind) == kind
+            if is_taken and not name.startswith("."):
                 yield os.path.join(place, name)  # noqa: PTH118  there may be millions
 
 

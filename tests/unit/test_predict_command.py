@@ -177,7 +177,7 @@ def test_folder_that_cannot_be_read_ends_the_command(tmp_path: Path) -> None:
     for name in ("a/1.png", "b/2.png"):
         (tmp_path / name).parent.mkdir()
         Image.new("L", (20, 20), 250).save(tmp_path / name)
-    files = find_files([str(tmp_path)])  # has seen both folders
+    files = find_files([str(tmp_path)], "image")  # has seen both folders
     shutil.rmtree(tmp_path / "b")
 
     with pytest.raises(InputInvalid, match=r"b: expected a folder that can be read, got No such"):
@@ -419,6 +419,27 @@ def test_output_holds_every_row_and_takes_its_name_when_it_is_whole(
         assert float(rows[0]["probability_apple"]) == float(rows[0]["confidence"])
     assert [each.name for each in tmp_path.glob("verdicts*")] == [path.name]
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "read"),
+    [
+        ("fruit", ["basket.json"]),
+        ("picture", ["basket.json", "sky.png"]),
+        ("review", ["basket.json", "review.txt"]),
+    ],
+)
+def test_what_no_such_model_takes_is_passed_over_in_folders(
+    at: str, files: Path, model: str, read: list[str]
+) -> None:
+    folder = files / "mixed"
+    folder.mkdir()
+    for name in ("basket.json", "sky.png", "review.txt"):
+        shutil.copy(files / name, folder)
+
+    rows = rows_of(dunno("predict", f"{at}{model}", folder, "--json"))
+
+    assert sorted(Path(row["file"]).name for row in rows) == read
 
 
 def test_what_an_earlier_run_left_in_the_folder_is_not_read(tmp_path: Path) -> None:
