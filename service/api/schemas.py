@@ -23,30 +23,31 @@ NoveltyP = Annotated[
 ]
 
 
-class RowAnswer(BaseModel):
+class _RowJudged(BaseModel):
+    verdict: str
+    label: str | None
+    reason: Reason | None
+    confidence: Share = Field(description="Calibrated probability of the best label.")
+    novelty_p: NoveltyP
+    candidates: Labels
+    probabilities: Probabilities
+    best_guess: str = Field(default_factory=str, description="Only with `include=best_guess`.")
+
+
+class RowAnswer(_RowJudged):
     """The model is sure enough to answer a row."""
 
     verdict: Literal["answer"]
     label: str
     reason: None
-    confidence: Share = Field(description="Calibrated probability of the best label.")
-    novelty_p: NoveltyP
-    candidates: Labels
-    probabilities: Probabilities
-    best_guess: str = Field(default_factory=str, description="Only with `include=best_guess`.")
 
 
-class RowDontKnow(BaseModel):
+class RowDontKnow(_RowJudged):
     """The model says "don't know" of a row, and why."""
 
     verdict: Literal["dont_know"]
     label: None
     reason: Reason
-    confidence: Share = Field(description="Calibrated probability of the best label.")
-    novelty_p: NoveltyP
-    candidates: Labels
-    probabilities: Probabilities
-    best_guess: str = Field(default_factory=str, description="Only with `include=best_guess`.")
 
 
 class RowPrediction(RootModel[Annotated[RowAnswer | RowDontKnow, Field(discriminator="verdict")]]):
