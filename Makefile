@@ -72,48 +72,47 @@ sbom: $(VENV)/installed $(SUPPLY)/installed
 audit: $(SUPPLY)/installed
 	AUDIT=$(CURDIR)/$(SUPPLY)/bin/pip-audit .ci/audit $(ARGS)
 
-# The service alone: locked dependencies, no TensorFlow.
+# $(call install,VENV,LOCK[,editable]): makes VENV, installs requirements/LOCK.txt and, with a third argument, this
+# project. Lock files are complete, so pip resolves nothing (--no-deps) and releases newer than the lock change nothing.
+define install
+@$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or \
+	sys.exit('Dunno needs Python 3.11 to 3.13, $(PYTHON) is %d.%d. Choose another: make PYTHON=python3.13' % v)"
+$(PYTHON) -m venv --clear $(1)
+$(1)/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements/$(2).txt
+$(if $(3),$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .)
+$(1)/bin/python -m pip check
+@touch $(1)/installed
+endef
+
+# The service alone: no TensorFlow.
 $(VENV)/installed: requirements/service.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements/service.txt
-	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	$(call install,$(VENV),service,editable)
 
 # Everything that tests, training and checks need.
 $(DEV)/installed: requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(DEV)
-	$(DEV)/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(DEV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	$(call install,$(DEV),dev,editable)
 
 # KServe's client, which needs other versions of many packages; for one contract test.
 $(KSERVE)/installed: requirements/kserve.txt
-	$(PYTHON) -m venv --clear $(KSERVE)
-	$(KSERVE)/bin/python -m pip install --quiet --require-hashes -r requirements/kserve.txt
-	touch $@
+	$(call install,$(KSERVE),kserve)
 
 # The service and Ray, which brings half a gigabyte; for docs/examples/ray_predict.py.
 $(RAY)/installed: requirements/ray.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(RAY)
-	$(RAY)/bin/python -m pip install --quiet --require-hashes -r requirements/ray.txt
-	$(RAY)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	$(call install,$(RAY),ray,editable)
 
 # Tools for `sbom` and `audit`, with more packages than the service has.
 $(SUPPLY)/installed: requirements/supply.txt
-	$(PYTHON) -m venv --clear $(SUPPLY)
-	$(SUPPLY)/bin/python -m pip install --quiet --require-hashes -r requirements/supply.txt
-	touch $@
+	$(call install,$(SUPPLY),supply)
 
 # Linters of image and manifests, which pin many packages.
 $(LINTERS)/installed: requirements/deployment.txt
-	$(PYTHON) -m venv --clear $(LINTERS)
-	$(LINTERS)/bin/python -m pip install --quiet --require-hashes -r requirements/deployment.txt
-	touch $@
+	$(call install,$(LINTERS),deployment)
 
-# Resolve anew for every Python that is supported; needs `uv` on the PATH.
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml
+# Resolve for every supported Python; needs `uv` on the PATH. LOCK_ARGS= keeps the versions that are locked now.
+# Extras are kept: a pip that does resolve then finds every requirement pinned, `coverage[toml]` too.
+LOCK_ARGS ?= --upgrade
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header $(LOCK_ARGS) pyproject.toml
 
 lock:
 	$(LOCK) requirements/build.in --extra tracing --output-file requirements/service.txt

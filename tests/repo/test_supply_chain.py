@@ -28,7 +28,9 @@ SPDX = {
 SAID_ELSEWHERE = {
     "pysimdjson": "MIT",  # its metadata say nothing, its LICENSE file does
 }
-LINE = re.compile(r"^(?P<requirement>[A-Za-z0-9_.-]+==[^\s;]+(?: ; [^\\]+)?) ?\\?$", re.MULTILINE)
+LINE = re.compile(
+    r"^(?P<requirement>[A-Za-z0-9_.\[\],-]+==[^\s;]+(?: ; [^\\]+)?) ?\\?$", re.MULTILINE
+)
 
 
 def locked() -> list[Requirement]:
@@ -67,16 +69,6 @@ def test_licence_of_every_package_of_the_service_is_allowed(name: str) -> None:
 
     assert words
     assert words <= ALLOWED
-
-
-@pytest.mark.parametrize(
-    "lock", ["service", "tensorflow", "gpu", "training", "dev", "supply", "ray"]
-)
-def test_every_package_of_a_lock_file_is_pinned_by_its_hash(lock: str) -> None:
-    entries = re.split(r"\n(?=[^ ])", (ROOT / f"requirements/{lock}.txt").read_text().strip())
-
-    assert len(entries) > 20
-    assert [entry for entry in entries if "==" not in entry or "--hash=sha256:" not in entry] == []
 
 
 @pytest.mark.parametrize(
