@@ -23,7 +23,7 @@ from service.bundle import Bundle, read_bundle
 from service.bundle.manifest import Calibration, PowerMap
 from service.decision import Judge, Row
 from service.runtimes import RuntimeOptions, load_runtime
-from training.calibrate import DELTA, RISKS, Judged, certify, threshold_grid
+from training.calibrate import DELTA, RISKS, Judged, certify, likely_start, threshold_grid
 from training.cli import data_folder
 from training.evaluate import Reliability, ece, reliability
 from training.export import run_rows
@@ -90,7 +90,7 @@ class Model:
 
 
 class Lecture:
-    """The lecture's convolutions, fitted on digits as they are; softmax is all that they say."""
+    """The lecture's convolutions, fitted on digits as they are; their only output is a softmax."""
 
     def __init__(self) -> None:
         recipe = find_recipe("mnist")[1][-1]
@@ -246,15 +246,18 @@ def resplits(model: Model) -> dict[str, NDArray[np.float64]]:
     """
     validation = model.data.splits.validation
     assert validation is not None
-    grid = threshold_grid(model.judged(validation).confidence)
+    seen = model.judged(validation)
+    grid = threshold_grid(seen.confidence)
+    alpha, delta = model.manifest.policy.novelty_alpha, DELTA / len(RISKS)
+    start = likely_start(seen, alpha, grid, max_error=RISK, delta=delta, blind=False)
     judged = judged_by(model.manifest, model.test_scores)
-    confidence, wrong = judged.passing(model.manifest.policy.novelty_alpha), judged.wrong
+    confidence, wrong = judged.passing(alpha), judged.wrong
     rng = np.random.default_rng(SEED)
     errors: dict[str, list[float]] = {"certified": [], "by_eye": []}
     for _ in range(RESPLITS):
         order = rng.permutation(len(wrong))
         half, other = np.array_split(order, 2)
-        row = certify(confidence[half], wrong[half], grid, RISK, DELTA / len(RISKS))
+        row = certify(confidence[half], wrong[half], grid, RISK, delta, start)
         chosen = {
             "certified": row.threshold if row else None,
             "by_eye": loosest(confidence[half], wrong[half], grid),

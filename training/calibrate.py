@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import binom, poisson
 
 from service.bundle.manifest import (
     Calibration,
@@ -41,6 +41,9 @@ CONFORMAL_LEVEL = 0.95
 # thresholds of a good model lie.
 _WITHHELD = np.unique(np.concatenate([np.linspace(0, 0.05, 101), np.linspace(0.05, 1, 191)]))
 _HISTOGRAM_BINS = 20
+_SPREAD_SHARE = 0.2
+_EVEN_STARTS = 4
+_AS_LIKELY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def calibrate(recipe: Recipe, validation: Scores, calibration: Scores, mixture: 
     chosen = judge(validation, mapping, novelty)
     once = judge(calibration, mapping, novelty)
     grid = threshold_grid(chosen.confidence, recipe.least_confidence)
-    table = certified_table(once, grid, recipe.novelty_alpha)
+    table = certified_table(once, grid, recipe.novelty_alpha, chosen)
     policy = make_policy(recipe, table, len(once.targets), mixture, "calibration")
     return Calibrated(
         mapping,
@@ -188,18 +191,20 @@ def threshold_grid(confidence: NDArray[np.float64], least: float = 0) -> list[fl
     return sorted({max(value, least) for value in values.tolist()}, reverse=True)
 
 
-def certify(
+def certify(  # noqa: PLR0913, PLR0917  # rows, thresholds, and the test
     confidence: NDArray[np.float64],
     wrong: NDArray[np.bool_],
     grid: Sequence[float],
     max_error: float,
     delta: float,
+    levels: NDArray[np.float64] | None = None,
 ) -> CertifiedRow | None:
     """Return the loosest threshold below which the error is certified, or None.
 
     With probability 1 - `delta` over the draw of the rows, at most `max_error` of the inputs that
-    pass the threshold are wrong. Learn-then-Test with a fixed sequence and the exact binomial
-    tail: Angelopoulos et al. 2021, section 4.
+    pass the threshold are wrong. Learn-then-Test (Angelopoulos et al. 2021, sections 3 and 4) with
+    the exact binomial tail as p-value and the fallback procedure, see `passed`. No level depends on
+    these rows, so one more row that is right never loses a certificate.
 
     Args:
         confidence: shape (rows,), rounded to 1e-6; below every threshold where a gate is closed.
@@ -207,45 +212,134 @@ def certify(
         grid: thresholds, strict to loose, chosen without these rows.
         max_error: risk to certify.
         delta: probability that the certificate may be wrong.
+        levels: shape (grid,), from `planned_levels` for this risk and `delta`. None shares `delta`
+            between a few thresholds.
     """
-    least = fewest_rows(max_error, delta, len(confidence))
-    certified = None
-    for threshold in grid:
-        passing = confidence >= threshold
-        n = int(passing.sum())
-        if n < least:
-            continue
-        errors = int(wrong[passing].sum())
-        if binom.cdf(errors, n, max_error) > delta:
-            break
-        coverage = n / len(confidence)
-        certified = CertifiedRow(
-            max_error=max_error, threshold=threshold, coverage=coverage, n=n, errors=errors
-        )
-    return certified
+    n, errors = count_passing(confidence, wrong, grid)
+    own = even_levels(len(grid), delta) if levels is None else levels
+    is_certified = passed(binom.cdf(errors, n, max_error), own)
+    if not is_certified.any():
+        return None
+    last = int(np.flatnonzero(is_certified)[-1])
+    return CertifiedRow(
+        max_error=max_error,
+        threshold=grid[last],
+        coverage=int(n[last]) / len(confidence),
+        n=int(n[last]),
+        errors=int(errors[last]),
+    )
 
 
-def fewest_rows(max_error: float, delta: float, n: int) -> int:
-    """Return how many rows must be answered for a threshold to be tested at all.
+def count_passing(
+    confidence: NDArray[np.float64], weight: NDArray[np.generic], grid: Sequence[float]
+) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
+    """Return how many rows pass each threshold, and the sum of their weights, shape (grid,)."""
+    order = np.argsort(-confidence, kind="stable")
+    n = np.searchsorted(-confidence[order], -np.asarray(grid), side="right")
+    sums = np.concatenate([[0], weight[order].cumsum()])
+    return n, sums[n]
 
-    The first failed test ends the walk, so it may begin only where a good model passes: at the
-    fewest rows of which a third of `max_error` may be wrong, one at least. Otherwise a single
-    mislabelled row among the most confident ones ends the walk before it begins. With too few rows
-    for that it begins where no error at all would pass. Neither looks at an error, so the
-    guarantee stands.
+
+def even_levels(thresholds: int, delta: float) -> NDArray[np.float64]:
+    """Return `delta` in equal parts at a few thresholds far apart, shape (thresholds,)."""
+    parts = np.zeros(thresholds)
+    positions = (np.arange(1, _EVEN_STARTS + 1) * (thresholds - 1)) // _EVEN_STARTS
+    np.add.at(parts, positions, delta / _EVEN_STARTS)
+    return parts
+
+
+def passed(p_values: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which tests of a sequence pass, so that any of them is wrong with the sum of `own`.
+
+    The fallback procedure: a test that passes hands its level on to the next one, which adds its
+    own. Wiens 2003; Wiens and Dmitrienko 2005 prove the error rate.
+
+    Args:
+        p_values: shape (..., tests).
+        own: levels, shape (tests,), chosen without the rows behind the p-values.
     """
-    without_error = math.ceil(math.log(delta) / math.log1p(-max_error))
-    rows = np.arange(without_error, n + 1)
-    passes = binom.cdf(np.ceil(rows * max_error / 3), rows, max_error) <= delta
-    return int(rows[passes][0]) if passes.any() else without_error
+    passes = np.zeros(p_values.shape, np.bool_)
+    handed_on = np.zeros(p_values.shape[:-1])
+    for test, level in enumerate(own):
+        available = handed_on + level
+        # At level 0 nothing passes, not even a p-value that underflows to 0.
+        passes[..., test] = (p_values[..., test] <= available) & (available > 0)
+        handed_on = np.where(passes[..., test], available, 0.0)
+    return passes
+
+
+def planned_levels(  # noqa: PLR0913  # rows, and the test that they plan
+    seen: Judged,
+    novelty_alpha: float,
+    grid: Sequence[float],
+    *,
+    max_error: float,
+    delta: float,
+    blind: bool,
+) -> NDArray[np.float64]:
+    """Return the level at which each threshold starts to be tested, shape (grid,); sum `delta`.
+
+    Most of it goes to the threshold that is most likely to pass, the loosest of the best. A few
+    others share a fifth, so that one unlucky row does not end everything; but not where so small a
+    level needs more rows than there are.
+
+    Args:
+        seen: rows that certify nothing, about as many as certify. With `blind` they may be the
+            same rows: their labels are not used.
+        novelty_alpha: least novelty p-value to answer.
+        grid: thresholds, strict to loose.
+        max_error: risk to certify.
+        delta: probability that the certificate may be wrong.
+        blind: expect as many errors as the confidences say. Otherwise the errors of these rows
+            count where they are more: confident rows with wrong labels, for example.
+    """
+    confidence = seen.passing(novelty_alpha)
+    n, expected = count_passing(confidence, 1 - seen.confidence, grid)
+    if not blind:
+        expected = np.maximum(expected, count_passing(confidence, seen.wrong, grid)[1])
+    own = even_levels(len(grid), delta * _SPREAD_SHARE)
+    own[_allowed_errors(n, max_error, own) < 0] = 0
+    rest = delta - own.sum()
+    # Errors are rare and nearly independent: Poisson.
+    likelihood = poisson.cdf(_allowed_errors(n, max_error, rest), expected)
+    likeliest = np.flatnonzero(likelihood >= likelihood.max() - _AS_LIKELY)[-1]
+    own[likeliest] += rest
+    return own
+
+
+def _allowed_errors(
+    n: NDArray[np.int64], max_error: float, level: float | NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return with how many errors among `n` rows a test passes; -1 if not even with none."""
+    # ppf is the least k of P(k or fewer errors) >= level: allowed if equal, else the one below.
+    least = binom.ppf(level, n, max_error).astype(np.int64)
+    allowed: NDArray[np.int64] = np.where(binom.cdf(least, n, max_error) <= level, least, least - 1)
+    return allowed
 
 
 def certified_table(
-    judged: Judged, grid: Sequence[float], novelty_alpha: float
+    judged: Judged,
+    grid: Sequence[float],
+    novelty_alpha: float,
+    seen: Judged | None = None,
+    risks: Sequence[float] = RISKS,
 ) -> tuple[CertifiedRow, ...]:
-    """Return the certified row of each risk that has one; all hold at once."""
-    confidence = judged.passing(novelty_alpha)
-    rows = (certify(confidence, judged.wrong, grid, risk, DELTA / len(RISKS)) for risk in RISKS)
+    """Return the certified row of each risk that has one, strict to loose; all hold at once.
+
+    Args:
+        judged: the rows that certify.
+        grid: thresholds, strict to loose, chosen without them.
+        novelty_alpha: least novelty p-value to answer.
+        seen: rows that certify nothing and tell where to start; None: there are no others.
+        risks: what to certify; they share `DELTA`.
+    """
+    confidence, delta = judged.passing(novelty_alpha), DELTA / len(risks)
+    rows = []
+    for risk in sorted(risks):
+        levels = planned_levels(
+            seen or judged, novelty_alpha, grid, max_error=risk, delta=delta, blind=seen is None
+        )
+        rows.append(certify(confidence, judged.wrong, grid, risk, delta, levels))
     return tuple(row for row in rows if row is not None)
 
 

@@ -11,7 +11,15 @@ from service.bundle import Bundle, Manifest, write_bundle
 from service.bundle.manifest import Agreement, CertifiedRow, Variant
 from service.decision import Judge, Verdict
 from service.runtimes import Outputs, Runtime, RuntimeOptions, load_runtime
-from training.calibrate import DELTA, RISKS, Judged, certify, judge, threshold_grid
+from training.calibrate import (
+    DELTA,
+    RISKS,
+    Judged,
+    certify,
+    judge,
+    planned_levels,
+    threshold_grid,
+)
 from training.errors import QuantizationRefused
 from training.pipeline import GOLDEN
 from training.quantize import convolutions, prepare, quantized
@@ -88,18 +96,18 @@ class Workshop:
     def lost_risks(self, candidate: Candidate, data: Data) -> list[float]:
         """Return the risks of the certified table that hold for the graph but not for a candidate.
 
-        The walk of Learn-then-Test, over the grid that the validation split gave, has to reach each
+        Learn-then-Test, over the thresholds that the validation split gave, must certify each
         threshold of the table again, with what the candidate says of the calibration split.
         """
         validation, calibration = data.splits.validation, data.splits.calibration
         if validation is None or calibration is None:
             return []
-        grid = threshold_grid(self._judged(self._own, validation).confidence)
+        seen = self._judged(self._own, validation)
         own, other = (self._judged(each, calibration) for each in (self._own, candidate.runtime))
         return [
             row.max_error
             for row in self.bundle.manifest.policy.table
-            if self._reaches(row, own, grid) and not self._reaches(row, other, grid)
+            if self._reaches(row, own, seen) and not self._reaches(row, other, seen)
         ]
 
     def golden_difference(self, candidate: Candidate) -> float:
@@ -122,10 +130,14 @@ class Workshop:
             for one, other in zip(got, expected, strict=True)
         )
 
-    def _reaches(self, row: CertifiedRow, judged: Judged, grid: Sequence[float]) -> bool:
-        walk = [*(each for each in grid if each > row.threshold), row.threshold]
-        passing = judged.passing(self.bundle.manifest.policy.novelty_alpha)
-        found = certify(passing, judged.wrong, walk, row.max_error, DELTA / len(RISKS))
+    def _reaches(self, row: CertifiedRow, judged: Judged, seen: Judged) -> bool:
+        """Return whether `judged` certifies a row of the table; `seen` chooses the thresholds."""
+        grid = threshold_grid(seen.confidence)
+        grid = [*(each for each in grid if each > row.threshold), row.threshold]
+        alpha = self.bundle.manifest.policy.novelty_alpha
+        risk, delta = row.max_error, DELTA / len(RISKS)
+        levels = planned_levels(seen, alpha, grid, max_error=risk, delta=delta, blind=False)
+        found = certify(judged.passing(alpha), judged.wrong, grid, risk, delta, levels)
         return found is not None and found.threshold == row.threshold
 
     def _judged(self, runtime: Runtime, split: Split) -> Judged:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from training.calibrate import DELTA, RISKS, Judged, fewest_rows
+from training.calibrate import DELTA, RISKS, Judged, passed, planned_levels
 
 RESPLITS = 1000
 
@@ -45,14 +45,20 @@ class Violations:
     the chance of the draw: the other part is finite too."""
 
 
-def violations(
-    pooled: Judged, grid: Sequence[float], novelty_alpha: float, calibration_rows: int, seed: int
+def violations(  # noqa: PLR0913, PLR0917  # two sets of rows, and how they are judged and split
+    pooled: Judged,
+    seen: Judged,
+    grid: Sequence[float],
+    novelty_alpha: float,
+    calibration_rows: int,
+    seed: int,
 ) -> Violations:
     """Return how often certificates break their promise over `RESPLITS` random re-splits.
 
     Args:
         pooled: the rows of calibration and test together, judged by what the validation split
             chose; none of the rows may have chosen it.
+        seen: the validation split, judged in the same way.
         grid: thresholds, strict to loose, as `training.calibrate.threshold_grid` returns them.
         novelty_alpha: least novelty p-value to answer.
         calibration_rows: how many of the rows certify; the others are the inputs.
@@ -72,7 +78,9 @@ def violations(
     promises = []
     for risk in RISKS:
         is_broken = (all_errors - errors) > risk * (all_passing - passing)
-        certified = certified_positions(passing, errors, risk, calibration_rows)
+        delta = DELTA / len(RISKS)
+        levels = planned_levels(seen, novelty_alpha, grid, max_error=risk, delta=delta, blind=False)
+        certified = certified_positions(passing, errors, risk, levels)
         by_eye = _last(errors <= risk * passing)
         promises.append(
             Promise(
@@ -87,7 +95,10 @@ def violations(
 
 
 def certified_positions(
-    passing: NDArray[np.int64], errors: NDArray[np.int64], max_error: float, rows: int
+    passing: NDArray[np.int64],
+    errors: NDArray[np.int64],
+    max_error: float,
+    levels: NDArray[np.float64],
 ) -> NDArray[np.int64]:
     """Return the position in the grid that `training.calibrate.certify` arrives at, -1 for none.
 
@@ -95,22 +106,9 @@ def certified_positions(
         passing: shape (resplits, grid), how many calibration rows pass each threshold.
         errors: the same shape, how many of those are wrong.
         max_error: risk to certify; the table's `DELTA` is shared by all `RISKS`.
-        rows: how many calibration rows there are.
+        levels: shape (grid,), as `training.calibrate.certify` takes them.
     """
-    delta = DELTA / len(RISKS)
-    is_tested = passing >= fewest_rows(max_error, delta, rows)
-    allowed = _allowed_errors(rows, max_error, delta)[passing]
-    has_failed = np.maximum.accumulate(is_tested & (errors > allowed), axis=1)
-    return _last(is_tested & ~has_failed)
-
-
-def _allowed_errors(rows: int, max_error: float, delta: float) -> NDArray[np.int64]:
-    """Return for 0 to `rows` tested rows how many may be wrong; -1 where not even none may."""
-    n = np.arange(rows + 1)
-    guess = binom.ppf(delta, n, max_error).astype(np.int64)
-    # ppf is the least k of P(k or fewer) >= delta: allowed if it is equal, else the one below.
-    allowed: NDArray[np.int64] = np.where(binom.cdf(guess, n, max_error) <= delta, guess, guess - 1)
-    return allowed
+    return _last(passed(binom.cdf(errors, passing, max_error), levels))
 
 
 def _counts(

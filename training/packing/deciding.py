@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from service.bundle.manifest import CertifiedRow, Policy
+from service.bundle.manifest import Policy
 from training import calibrate
-from training.calibrate import DELTA, Calibrated, Judged, certify, make_policy, reference_profile
+from training.calibrate import (
+    Calibrated,
+    Judged,
+    certified_table,
+    make_policy,
+    reference_profile,
+)
 from training.errors import PackRefused
 from training.packing.classifiers import Look
 from training.packing.heads import (
@@ -157,12 +163,12 @@ def decide(
     crossed = calibrate.cross_calibrate(recipe, OutOfFold(scores, parting.parts), mixture)
     grid = calibrate.threshold_grid(crossed.judged.confidence)
     alpha = recipe.novelty_alpha
-    table = _table(crossed.judged, grid, alpha, risks)
+    table = certified_table(crossed.judged, grid, alpha, risks=risks)
     policy = make_policy(recipe, table, len(parting.parts), mixture, "folds")
     answered = {row.max_error: np.zeros(len(parting.parts), np.bool_) for row in table}
     for fold in np.unique(parting.parts):
         inside = parting.parts == fold
-        for row in _table(crossed.judged.part(~inside), grid, alpha, risks):
+        for row in certified_table(crossed.judged.part(~inside), grid, alpha, risks=risks):
             if row.max_error in answered:
                 passes = crossed.judged.passing(alpha) >= row.threshold
                 answered[row.max_error] |= inside & passes
@@ -176,22 +182,14 @@ def _decide_by_halves(
     fits = parting.fits
     parts = calibrate.calibrate(recipe, _rows_of(scores, fits), _rows_of(scores, ~fits), mixture)
     judged = parts.judge(_rows_of(scores, ~fits))
-    grid = calibrate.threshold_grid(parts.judge(_rows_of(scores, fits)).confidence)
-    table = _table(judged, grid, recipe.novelty_alpha, risks)
+    chosen = parts.judge(_rows_of(scores, fits))
+    grid = calibrate.threshold_grid(chosen.confidence)
+    table = certified_table(judged, grid, recipe.novelty_alpha, chosen, risks)
     policy = make_policy(recipe, table, len(judged.targets), mixture, "calibration")
     passing = judged.passing(recipe.novelty_alpha)
     answered = {row.max_error: passing >= row.threshold for row in table}
     parts = _with_policy(parts, policy, judged, recipe.labels)
     return Decided(parts, judged, answered, "calibration rows that certify")
-
-
-def _table(
-    judged: Judged, grid: Sequence[float], alpha: float, risks: Sequence[float]
-) -> tuple[CertifiedRow, ...]:
-    """Return the certified row of each risk that has one, strict to loose; all hold at once."""
-    confidence, delta = judged.passing(alpha), DELTA / len(risks)
-    rows = (certify(confidence, judged.wrong, grid, risk, delta) for risk in sorted(risks))
-    return tuple(row for row in rows if row is not None)
 
 
 def _with_policy(
