@@ -47,6 +47,11 @@ holds the one table from failure to status.
 import re
 
 
+def install_line(extra: str) -> str:
+    """Return how to install an extra. There is no distribution on an index, so it needs a clone."""
+    return f"run in the clone of Dunno: pip install -e '.[{extra}]'"
+
+
 class DunnoError(Exception):
     """Base of every failure that this package raises on purpose.
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import click
 
 from service.bundle.store import MANIFEST
-from service.errors import DunnoError
+from service.errors import DunnoError, install_line
 from training.recipe import NETWORKS
 
-INSTALL_LINE = "pip install 'dunno[training]'"
 _SIBLING = Path("../shared/data")
 _OWN = Path("data")
 VERSION = "1"
@@ -124,7 +123,8 @@ def _told_in_a_sentence() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        click.echo(f"training needs the package {error.name!r}; {INSTALL_LINE}", err=True)
+        needed = f"training needs the package {error.name!r}"
+        click.echo(f"{needed}; {install_line('training')}", err=True)
         sys.exit(2)
     except DunnoError as error:
         click.echo(str(error), err=True)

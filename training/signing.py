@@ -15,10 +15,9 @@ import click
 from service.bundle import Bundle, TrustedKeys, read_bundle
 from service.bundle.signatures import SIGNATURE
 from service.bundle.store import MANIFEST
-from service.errors import BundleError
+from service.errors import BundleError, install_line
 
 CANNOT_SIGN = 2
-INSTALL = "signing needs the package {name!r}; install it with: pip install 'dunno[signing]'"
 
 
 @click.command()
@@ -38,7 +37,7 @@ def sign(folders: tuple[Path, ...], key: Path, *, ask_password: bool) -> None:
         except TypeError as error:  # what `cryptography` says of a password too many or too few
             _stop(f"{key}: {error}")
         except ModuleNotFoundError as error:
-            _stop(INSTALL.format(name=error.name))
+            _stop(f"signing needs the package {error.name!r}; {install_line('signing')}")
         click.echo(f"{folder / SIGNATURE}: signed by key {fingerprint}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from service.bench.curve import Step, knee
 from service.bench.failures import BenchFailed
+from service.errors import install_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 Draw: TypeAlias = Callable[[str, Sequence[Step]], bytes]
 
 SUFFIXES = (".png", ".svg")
-INSTALL_LINE = "pip install 'dunno[training]'"
 
 _WIDTH, _HEIGHT, _DPI = 10.0, 4.2, 100  # inches, dots per inch
 _BLUE, _ORANGE, _GREY = "#2b6cb0", "#c05621", "#4a5568"
@@ -35,7 +35,7 @@ def curve_plot(file: Path) -> Draw:
     try:
         import matplotlib.figure  # noqa: F401, PLC0415  only measured here if it can be drawn
     except ImportError:
-        raise BenchFailed(f"--plot draws with matplotlib: {INSTALL_LINE}") from None
+        raise BenchFailed(f"--plot draws with matplotlib: {install_line('training')}") from None
     return lambda url, steps: _draw(url, steps, suffix.removeprefix("."))
 
 

@@ -22,6 +22,7 @@ from service.errors import (
     PayloadTooLarge,
     RunFailed,
     code_of,
+    install_line,
 )
 from service.inputs import Decoded, Payload
 from service.offline.parts import Part
@@ -32,7 +33,6 @@ from service.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from dunno_client import Answer as RemoteAnswer
 
-CLIENT_INSTALL_LINE = "pip install 'dunno[client]'"
 CONNECTIONS = 8
 PATIENCE_S = 300.0
 MOST_RETRIES = 1000
@@ -216,8 +216,8 @@ class Remote:
         try:
             import dunno_client  # noqa: PLC0415  of the extra `client`
         except ModuleNotFoundError as error:
-            message = f"asking a server needs the package {error.name!r}; {CLIENT_INSTALL_LINE}"
-            raise OfflineFailed(message) from None
+            message = f"asking a server needs the package {error.name!r}"
+            raise OfflineFailed(f"{message}; {install_line('client')}") from None
         self._errors = dunno_client
         with dunno_client.Dunno(url, key) as dunno:
             found = self._asked(lambda: dunno.model(model))

@@ -11,9 +11,9 @@ from typing import Any
 import click
 import orjson
 
+from service.errors import install_line
 from service.offline.engines import OfflineFailed
 from service.offline.records import arrow_schema, arrow_table, columns_of, flat
-from service.offline.tables import PARQUET_INSTALL_LINE
 
 Row = Mapping[str, Any]
 Sink = Callable[[Sequence[Row]], None]
@@ -162,7 +162,7 @@ def _parquet(path: Path, labels: Sequence[str]) -> Iterator[Sink]:
     try:
         from pyarrow import parquet  # noqa: PLC0415  of the extra `parquet`
     except ModuleNotFoundError:
-        raise OfflineFailed(f"Parquet needs pyarrow; {PARQUET_INSTALL_LINE}") from None
+        raise OfflineFailed(f"Parquet needs pyarrow; {install_line('parquet')}") from None
     waiting: list[Row] = []
     with parquet.ParquetWriter(path, arrow_schema(labels)) as writer:
 

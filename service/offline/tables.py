@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ClientError, InputInvalid, PayloadTooLarge
+from service.errors import ClientError, InputInvalid, PayloadTooLarge, install_line
 from service.inputs import Payload
 from service.inputs.numbers import read_json
 from service.offline.parts import MOST_BYTES, MOST_ROWS, Part, refused, rows_of_json
@@ -22,8 +22,6 @@ MOST_RECORD_BYTES = 8 << 20
 """A line beyond it is no row: most likely a file without line breaks, or a quote never closed."""
 
 _CLIP = 200  # characters of what came
-
-PARQUET_INSTALL_LINE = "pip install 'dunno[parquet]'"
 
 
 class Table(NamedTuple):
@@ -109,7 +107,7 @@ def parquet_parts(table: Table) -> Iterator[Part]:
     try:
         from pyarrow import ArrowException, parquet  # noqa: PLC0415  of the extra `parquet`
     except ModuleNotFoundError:
-        raise InputInvalid(table.name, f"pyarrow ({PARQUET_INSTALL_LINE})", "none") from None
+        raise InputInvalid(table.name, f"pyarrow ({install_line('parquet')})", "none") from None
 
     def rows() -> Iterator[object]:
         try:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import cast
 
 from service.bundle import Bundle
-from service.errors import RuntimeUnavailable
+from service.errors import RuntimeUnavailable, install_line
 from service.runtimes.protocol import Outputs, Runtime, RuntimeOptions
 
 __all__ = ["RUNTIMES", "Outputs", "Runtime", "RuntimeOptions", "load_runtime"]
@@ -32,8 +32,7 @@ def load_runtime(name: str, bundle: Bundle, options: RuntimeOptions) -> Runtime:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise RuntimeUnavailable(
-            f"runtime {name!r} needs the package {error.name!r}; "
-            f"install it with: pip install 'dunno[{name}]'"
+            f"runtime {name!r} needs the package {error.name!r}; {install_line(name)}"
         ) from error
     create = cast("Callable[[Bundle, RuntimeOptions], Runtime]", getattr(module, class_name))
     return create(bundle, options)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from service.errors import install_line
+
 if TYPE_CHECKING:
     from service.telemetry.spans import RequestTrace, Traces
 
@@ -38,7 +40,7 @@ def start_tracing(environment: Mapping[str, str]) -> "Traces | None":
     try:
         spans = importlib.import_module("service.telemetry.spans")
     except ImportError:
-        log.warning("no traces: pip install 'dunno[tracing]'")
+        log.warning("no traces: OpenTelemetry is missing; %s", install_line("tracing"))
         return None
     traces: Traces = spans.exporting(environment)
     return traces

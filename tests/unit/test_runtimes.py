@@ -39,7 +39,7 @@ def test_runtime_that_is_not_installed_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(RUNTIMES, "abacus", "wooden_beads:Frame")
 
-    with pytest.raises(RuntimeUnavailable, match=r"pip install 'dunno\[abacus\]'"):
+    with pytest.raises(RuntimeUnavailable, match=r"pip install -e '\.\[abacus\]'"):
         load_runtime("abacus", fruit_bundle(tmp_path), OPTIONS)
 
 

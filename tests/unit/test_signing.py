@@ -102,4 +102,4 @@ def test_sign_without_the_extra_says_how_to_install_it(
     result = dunno_sign(fruit_bundle(tmp_path).path, "--key", keys.private)
 
     assert result.exit_code == 2
-    assert "pip install 'dunno[signing]'" in result.stderr
+    assert "pip install -e '.[signing]'" in result.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from training.cli import INSTALL_LINE, data_folder, evaluate, train
+from training.cli import data_folder, evaluate, train
 
 
 def test_unknown_recipe_ends_with_one_sentence() -> None:
@@ -56,7 +56,7 @@ def test_without_the_extra_it_says_how_to_install_it() -> None:
     )
 
     assert result.returncode == 2
-    assert result.stderr.strip().endswith(INSTALL_LINE)
+    assert result.stderr.strip().endswith("pip install -e '.[training]'")
     assert "Traceback" not in result.stderr
 
 

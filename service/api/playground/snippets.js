@@ -82,7 +82,7 @@ function asPython(address, instance) {
   const options = [...searchParams].map(([name, value]) => `${name}=${value}`);
   const asked = [JSON.stringify(model), `[${python(instance)}]`, ...options].join(", ");
   return [
-    "# pip install 'dunno[client]'",
+    "# in the clone of Dunno: pip install -e '.[client]'",
     ...(hasKey() ? ["import os", ""] : []),
     "from dunno_client import Dunno",
     "",
