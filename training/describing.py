@@ -30,6 +30,9 @@ class Subject:
     command: str = ""
     """What makes the bundle; nothing: `dunno train` with the recipe's name."""
 
+    shows_rows: bool = True
+    """Whether the card may show rows of the data, as it does where the data are public."""
+
 
 def undescribed(bundle: Bundle) -> dict[str, bytes]:
     """Return the files of a bundle that do more than describe it, by name."""
@@ -68,6 +71,8 @@ def _shown(manifest: Manifest, evaluation: Evaluation, subject: Subject) -> Show
     if subject.curves:
         drawn[CURVES] = Picture(title="How fitting went", png=subject.curves)
     drawn |= _number_pictures(evaluation, subject)
+    if not subject.shows_rows:
+        return Shown(drawn, {})
     if isinstance(data.input, ImageInput):
         examples = find_examples(manifest, subject.reported, _PICTURED)
         return Shown(drawn | _example_pictures(examples), {})

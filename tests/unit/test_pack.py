@@ -203,6 +203,35 @@ def test_golden_rows_are_what_the_bundle_returns(tmp_path: Path) -> None:
     assert run(bundle, golden["rows"]).logits == pytest.approx(golden["logits"], abs=1e-5)
 
 
+def calibration_rows(table: Path) -> set[tuple[float, ...]]:
+    """Return the rows of a calibration file as the graph takes them, without their labels."""
+    lines = table.read_text().splitlines()[1:]
+    rows = np.array([line.split(",")[:-1] for line in lines], np.float32)
+    return {tuple(row) for row in rows.tolist()}
+
+
+def test_no_calibration_row_is_in_the_bundle(tmp_path: Path) -> None:
+    table = blob_table(tmp_path / "blobs.csv")
+
+    bundle = pack(request(tmp_path, calibration=table))
+
+    golden = np.load(io.BytesIO(bundle.read("golden.npz")))["rows"].tolist()
+    assert not {tuple(row) for row in golden} & calibration_rows(table)
+    card = bundle.read("MODEL_CARD.md").decode()
+    assert "Worst errors" not in card
+    assert "made up, none is a calibration row" in card
+
+
+def test_calibration_rows_are_examples_if_the_user_publishes_them(tmp_path: Path) -> None:
+    table = blob_table(tmp_path / "blobs.csv")
+
+    bundle = pack(request(tmp_path, calibration=table, publish_examples=True))
+
+    golden = np.load(io.BytesIO(bundle.read("golden.npz")))["rows"].tolist()
+    assert {tuple(row) for row in golden} <= calibration_rows(table)
+    assert "Worst errors" in bundle.read("MODEL_CARD.md").decode()
+
+
 def test_card_tells_how_it_was_packed(tmp_path: Path) -> None:
     notes = Notes(command="dunno pack blobs.onnx --name blobs", limits=("It is a toy.",))
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from service.errors import DunnoError
+from service.errors import DunnoError, install_line
 
 if TYPE_CHECKING:
     from training.packing.request import Request
 
-INSTALL_LINE = "pip install 'dunno[training]'"
 CANNOT_PACK = 2
 """Exit code when an option or a file has to be mended first."""
 
@@ -105,6 +104,12 @@ _FILE = click.Path(path_type=Path)
 @click.option("--models", type=_FILE, default=Path("models"), show_default=True, help="Folder.")
 @click.option("--version", default="1", show_default=True, help="Version, a number.")
 @click.option("--replace", "is_replaced", is_flag=True, help="Write over a bundle that is there.")
+@click.option(
+    "--publish-examples",
+    is_flag=True,
+    help="Show calibration rows as they are, to every client of the model and in the card. "
+    "Without it, examples are averages of ten rows and the card has none.",
+)
 def pack(description: str, **options: Any) -> None:
     """Make a bundle of MODEL: a Keras file, a SavedModel folder or an ONNX graph.
 
@@ -121,7 +126,7 @@ def pack(description: str, **options: Any) -> None:
         from training.packing.pack import pack as make_bundle  # noqa: PLC0415
         from training.packing.request import Notes  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        _stop(f"packing needs the package {error.name!r}; {INSTALL_LINE}")
+        _stop(f"packing needs the package {error.name!r}; {install_line('training')}")
     notes = Notes(description=description, command=_command_line(click.get_current_context()))
     try:
         bundle = make_bundle(_request(options), notes)

@@ -61,7 +61,9 @@ class Prepared:
         named = self.request.choice.features
         measured = f"Mahalanobis distance over `{named}`" if named else "from the logits"
         kind, reason = self.seen.classifier.kind, self.seen.reading.reason
-        return {"packed from": f"{kind}, {reason}", "novelty": measured}
+        is_published = self.request.publish_examples
+        examples = "calibration rows" if is_published else "made up, none is a calibration row"
+        return {"packed from": f"{kind}, {reason}", "novelty": measured, "examples": examples}
 
 
 def pack(request: Request, notes: Notes | None = None) -> Bundle:
@@ -170,6 +172,7 @@ def _write(
             reported=reported,
             curves=plots.learning_curves(curves) if curves else None,
             command=prepared.notes.command,
+            shows_rows=prepared.request.publish_examples,
         ),
     )
 

@@ -43,6 +43,9 @@ class Request:
     is_replaced: bool = False
     """Whether a bundle that is there may be written over."""
 
+    publish_examples: bool = False
+    """Whether card and golden rows may show calibration rows as they are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:

@@ -19,13 +19,13 @@ from training import export
 from training.errors import ExportDiffers
 from training.packing.classifiers import Classifier, Look, open_classifier
 from training.packing.drafts import draft_manifest
+from training.packing.golden import spread, synthetic_rows
 from training.packing.heads import Entry, Exit, Reading, fit_entry, read_scores
 from training.packing.labelled import Labelled, read_labelled
 from training.packing.request import Request
 from training.recipe import Scores
 
 GOLDEN = "golden.npz"
-GOLDEN_ROWS = 8
 FILES = {"onnx": "model.onnx", "tensorflow": "saved_model/saved_model.pb"}
 """Runtime -> the file that it cannot do without."""
 
@@ -105,10 +105,16 @@ def wrap(request: Request, seen: Seen, last: Exit) -> Wrapped:
         )
         expected = _expected(seen, last)
         outputs = verify(draft, labelled.rows, expected, are_logarithms=last.returns != "logits")
-        chosen = np.linspace(0, len(labelled.rows) - 1, GOLDEN_ROWS).astype(int)
-        contents[GOLDEN] = golden_rows(draft, labelled.rows[chosen])
+        contents[GOLDEN] = golden_rows(draft, _examples(request, labelled))
     scores = Scores(outputs["logits"], outputs["novelty_scores"], labelled.targets)
     return Wrapped(contents, graph, scores)
+
+
+def _examples(request: Request, labelled: Labelled) -> NDArray[np.generic]:
+    """Return the golden rows, which every client of the model sees as examples."""
+    if request.publish_examples:
+        return labelled.rows[spread(labelled.rows)]
+    return synthetic_rows(labelled)
 
 
 def _expected(seen: Seen, last: Exit) -> dict[str, NDArray[np.float32]]:
