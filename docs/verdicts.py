@@ -23,7 +23,7 @@ from service.bundle import Bundle, read_bundle
 from service.bundle.manifest import Calibration, PowerMap
 from service.decision import Judge, Row
 from service.runtimes import RuntimeOptions, load_runtime
-from training.calibrate import DELTA, RISKS, Judged, certify, likely_start, threshold_grid
+from training.calibrate import DELTA, RISKS, Judged, certify, planned_levels, threshold_grid
 from training.cli import data_folder
 from training.evaluate import Reliability, ece, reliability
 from training.export import run_rows
@@ -175,12 +175,14 @@ def confidences(model: Model, rows: NDArray[np.generic]) -> NDArray[np.float64]:
 
 
 def sure_of(lecture: Lecture, split: Split) -> dict[str, float]:
-    """Return which share the lecture is sure of, and the error among those."""
+    """Return the share that the lecture is sure of, and the error among it; 0 if it is empty."""
     said = lecture.probabilities(split.rows)
     is_sure = said.max(axis=1) >= SURE
     return {
         "sure": share(is_sure),
-        "wrong": share(said.argmax(axis=1)[is_sure] != split.targets[is_sure]),
+        "wrong": share(said.argmax(axis=1)[is_sure] != split.targets[is_sure])
+        if is_sure.any()
+        else 0,
     }
 
 
@@ -249,7 +251,7 @@ def resplits(model: Model) -> dict[str, NDArray[np.float64]]:
     seen = model.judged(validation)
     grid = threshold_grid(seen.confidence)
     alpha, delta = model.manifest.policy.novelty_alpha, DELTA / len(RISKS)
-    start = likely_start(seen, alpha, grid, max_error=RISK, delta=delta, blind=False)
+    levels = planned_levels(seen, alpha, grid, max_error=RISK, delta=delta, blind=False)
     judged = judged_by(model.manifest, model.test_scores)
     confidence, wrong = judged.passing(alpha), judged.wrong
     rng = np.random.default_rng(SEED)
@@ -257,7 +259,7 @@ def resplits(model: Model) -> dict[str, NDArray[np.float64]]:
     for _ in range(RESPLITS):
         order = rng.permutation(len(wrong))
         half, other = np.array_split(order, 2)
-        row = certify(confidence[half], wrong[half], grid, RISK, delta, start)
+        row = certify(confidence[half], wrong[half], grid, RISK, delta, levels)
         chosen = {
             "certified": row.threshold if row else None,
             "by_eye": loosest(confidence[half], wrong[half], grid),

@@ -94,8 +94,11 @@ def families_table() -> str:
     for name, softmax in found["digits"].items():
         if condition := conditions.get(name):
             answered, wrong = condition.answered.value, condition.risk.value
-        shares = (softmax["sure"], softmax["wrong"], answered, wrong)
-        lines.append([f"digits, {IN_WORDS.get(name, name)}", *map(percent, shares)])
+        both = ((softmax["sure"], softmax["wrong"]), (answered, wrong))
+        cells = [
+            cell for sure, error in both for cell in (percent(sure), percent(error) if sure else "")
+        ]
+        lines.append([f"digits, {IN_WORDS.get(name, name)}", *cells])
     for name, softmax in found["others"].items():
         answers = (softmax["sure"], family_of(manifest, name).answered.value)
         cells = [cell for each in answers for cell in (percent(each), "all" if each else "")]

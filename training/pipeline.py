@@ -78,18 +78,31 @@ def train(name: str, network: str, place: Place) -> Bundle:
     own, lecture = find_recipe(name)
     if isinstance(own, PackedRecipe):
         return make_packed(own, place.data, place.work / name, place.bundle)
-    baselines: list[Baseline] = []
     bundle = None
     for number, other in enumerate(lecture, start=1):
         log.info("lecture network: %s", other.network)
-        target = place.work / "lecture" / name / str(number)
+        target = lecture_folder(name, place) / str(number)
         bundle = make(other, Place(place.data, place.work / name / f"lecture_{number}", target))
-        if bundle.manifest.evaluation:
-            baselines.append(evaluate.baseline(other.network, bundle.manifest.evaluation))
     if network == "lecture" and bundle is not None:
         return bundle
     log.info("our network: %s", own.network)
-    return make(own, Place(place.data, own_work(name, place), place.bundle), baselines)
+    own_place = Place(place.data, own_work(name, place), place.bundle)
+    return make(own, own_place, lecture_baselines(name, place))
+
+
+def lecture_folder(name: str, place: Place) -> Path:
+    """Return the folder of the bundles of a recipe's lecture networks."""
+    return place.work / "lecture" / name
+
+
+def lecture_baselines(name: str, place: Place) -> tuple[Baseline, ...]:
+    """Return the numbers of the lecture networks that were trained here; none if none was."""
+    bundles = [read_bundle(path) for path in sorted(lecture_folder(name, place).glob("*"))]
+    return tuple(
+        evaluate.baseline(bundle.manifest.provenance.network, bundle.manifest.evaluation)
+        for bundle in bundles
+        if bundle.manifest.evaluation
+    )
 
 
 def own_work(name: str, place: Place) -> Path:

@@ -21,7 +21,7 @@ from training.errors import RecipeDiffers
 from training.fingerprints import array_fingerprint, fingerprint
 from training.measuring import Reported
 from training.packing.packed_recipe import PackedRecipe, remeasure_packed
-from training.pipeline import Place, find_recipe, fitted, own_work
+from training.pipeline import Place, find_recipe, fitted, lecture_baselines, own_work
 from training.recipe import Data, Recipe, Scores
 from training.steps import Step
 from training.store import read_scores
@@ -72,7 +72,8 @@ def remeasure_recipe(recipe: Recipe, place: Place, bundle: Bundle) -> Bundle:
     reported = _reported(recipe, manifest, data, scores, own_work(recipe.name, place))
     evaluation = measuring.measure(manifest, reported, scores, data)
     if manifest.evaluation:
-        kept = {name: getattr(manifest.evaluation, name) for name in ("baselines", "facts")}
+        baselines = lecture_baselines(recipe.name, place) or manifest.evaluation.baselines
+        kept = {"baselines": baselines, "facts": manifest.evaluation.facts}
         evaluation = evaluation.model_copy(update=kept)
     return write_described(
         bundle.path,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training import images
 from training.fingerprints import (
     array_fingerprint,
     code_fingerprint,
@@ -104,7 +105,7 @@ def test_number_that_fit_reaches_changes_the_fingerprint(
 
 def test_bound_functions_count() -> None:
     dense, convolutions = (
-        functools.partial(mnist.fit_lecture, build)
+        functools.partial(images.fit_lecture, build)
         for build in (mnist.lecture_dense, mnist.lecture_convolutions)
     )
 

@@ -4,7 +4,7 @@ Expected: accuracy 99.61 % on test, the same inverted and at a third of the cont
 answered with 0.12 % of errors; 2,131 s on 2 cores (x86-64) that had other work as well, seed 1998.
 Answered of what is no digit: Fashion-MNIST 0.4 %, notMNIST 0.1 %, letters by hand 4 to 6 %; of
 means of two digits 5 %, and both are among the candidates of 96 %. The lecture's networks: dense
-512 97.86 % (inverted 4 %), CNN 99.05 % (inverted 28 %).
+512 97.86 % (inverted 4 %), CNN 98.01 % (inverted 22 %).
 """
 
 from collections.abc import Mapping
@@ -88,7 +88,7 @@ def lecture_dense() -> keras.Model:
 
 
 def lecture_convolutions() -> keras.Model:
-    """Return the lecture's second network: 16 and 32 filters of 5x5, then 128 units."""
+    """Return the lecture's second network: 16 and 32 filters of 5x5, 128 units, dropout of 0.4."""
     layers = keras.layers
     pictures = keras.Input((28, 28), dtype="uint8")
     maps = layers.Reshape((28, 28, 1))(layers.Rescaling(1 / 255)(pictures))
@@ -96,7 +96,7 @@ def lecture_convolutions() -> keras.Model:
         maps = layers.Conv2D(filters, 5, padding="same", activation="relu")(maps)
         maps = layers.MaxPooling2D()(maps)
     hidden = layers.Dense(128, activation="relu")(layers.Flatten()(maps))
-    return keras.Model(pictures, layers.Dense(len(LABELS))(hidden))
+    return keras.Model(pictures, layers.Dense(len(LABELS))(layers.Dropout(0.4)(hidden)))
 
 
 # --- Training ---------------------------------------------------------------------------------
@@ -152,7 +152,8 @@ COURSE = open_set.Course(
     mix=MIX,
     pool_rows=200_000,
 )
-LECTURE_COURSE = images.LectureCourse(epochs=6, batch_rows=128, seed=SEED)
+DENSE_COURSE = images.LectureCourse(epochs=6, batch_rows=128, seed=SEED)
+CONVOLUTIONS_COURSE = images.LectureCourse(epochs=1, batch_rows=128, seed=SEED)  # as in the lecture
 
 
 def fit(data: Data, workbench: Workbench) -> Fitted:
@@ -160,9 +161,14 @@ def fit(data: Data, workbench: Workbench) -> Fitted:
     return open_set.fit(network, COURSE, SEED, data, workbench)
 
 
-def fit_lecture(build: images.Build, data: Data, workbench: Workbench) -> Fitted:
-    """Fit a network of the lectures, on digits as they are."""
-    return images.fit_lecture(build, LECTURE_COURSE, data, workbench)
+def fit_lecture_dense(data: Data, workbench: Workbench) -> Fitted:
+    """Fit the lecture's first network, on digits as they are."""
+    return images.fit_lecture(lecture_dense, DENSE_COURSE, data, workbench)
+
+
+def fit_lecture_convolutions(data: Data, workbench: Workbench) -> Fitted:
+    """Fit the lecture's second network, on digits as they are."""
+    return images.fit_lecture(lecture_convolutions, CONVOLUTIONS_COURSE, data, workbench)
 
 
 # --- Recipe -----------------------------------------------------------------------------------
@@ -193,13 +199,13 @@ LECTURE = tuple(
         RECIPE,
         network=words,
         load=partial(load, mixture=LECTURE_MIXTURE),
-        fit=partial(fit_lecture, build),
+        fit=fit_lecture,
         novelty_names=("energy",),
         novelty_alpha=0.0,
         least_confidence=0.0,
     )
-    for words, build in (
-        ("dense 512", lecture_dense),
-        ("CNN 5x5, 16-32, dense 128", lecture_convolutions),
+    for words, fit_lecture in (
+        ("dense 512", fit_lecture_dense),
+        ("CNN 5x5, 16-32, dense 128, dropout 0.4, one epoch", fit_lecture_convolutions),
     )
 )
