@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,51 @@ from service.app import create_app
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+
+
+# A shell without job control starts background jobs with SIGINT ignored, and so would every program
+# that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    left_out: Counter[str] = Counter()
+    config.stash[LEFT_OUT] = left_out
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count the tests that `-m "not slow"` leaves out, by folder."""
+    for item in items:
+        item.config.stash[LEFT_OUT][item.path.relative_to(ROOT / "tests").parts[0]] += 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the counts of a process of pytest-xdist over to the one that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        left_out = session.config.stash[LEFT_OUT]
+        output["left_out"] = dict(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the counts over: each process leaves out the same tests."""
+    left_out: Counter[str] = Counter(getattr(node, "workeroutput", {}).get("left_out", {}))
+    node.config.stash[LEFT_OUT] = left_out
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    left_out = config.stash[LEFT_OUT]
+    if left_out and config.option.markexpr == "not slow":
+        folders = ", ".join(f"{folder} {n}" for folder, n in sorted(left_out.items()))
+        terminalreporter.write_line(
+            f"`make check` also runs {left_out.total()} slow tests ({folders}), linters and types."
+        )
 
 
 @pytest.fixture
@@ -89,7 +136,7 @@ def address(models: Path, request: pytest.FixtureRequest) -> Iterator[str]:
         max_request_rows=200,
         max_picture_pixels=1_000_000,
         max_picture_side=2000,
-        body_timeout_ms=300,
+        body_timeout_ms=600,
     )
     with Server(settings, request.param) as address:
         yield address

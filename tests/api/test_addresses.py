@@ -59,6 +59,7 @@ def pids(text: str) -> set[str]:
     return set(re.findall(r"dunno_process_id{.*} (\S+)", text))
 
 
+@pytest.mark.slow
 def test_any_worker_tells_the_metrics_of_all_on_their_address(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def _scrape(port: int) -> set[str]:
         return set()  # no worker is there yet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_address_of_metrics_that_is_taken_is_one_sentence_and_exit_code_two(
     models: Path, monkeypatch: pytest.MonkeyPatch, workers: str

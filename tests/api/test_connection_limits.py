@@ -337,6 +337,7 @@ def test_body_that_nobody_reads_ends_with_the_connection(impatient: str, path: s
         until(lambda: is_reset(connection, b"x" * 10_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["/predict/fruit", "/v1/models/fruit:predict", "/v2/models/fruit/infer"]
 )

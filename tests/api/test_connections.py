@@ -30,6 +30,7 @@ def test_connection_is_kept_for_the_next_request(connection: Connection) -> None
         assert headers["x-request-id"] == content["request_id"] == f"call-{number}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("http", [HttpToolsProtocol, HotProtocol], ids=["asgi", "hot"])
 def test_connection_is_closed_once_it_was_idle_for_long_enough(
     models: Path, http: type[HttpToolsProtocol]

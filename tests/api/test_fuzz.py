@@ -80,6 +80,7 @@ def test_every_file_of_the_corpus_is_asked() -> None:
     assert names == {str(path.relative_to(CORPUS)) for path in CORPUS.glob("*/*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_requests_that_are_almost_right_are_refused_or_answered(
     service: Service, family: str

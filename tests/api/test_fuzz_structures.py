@@ -100,6 +100,7 @@ def test_bytes_of_any_kind_are_refused_or_answered(ask: Ask, body: bytes, kind: 
     assert ask(request).status in (200, 400, 415)
 
 
+@pytest.mark.slow
 @quick
 @given(
     verb=st.sampled_from(["predict", "classify"]),

@@ -238,6 +238,7 @@ def test_body_that_comes_too_slowly_is_counted(models: Path) -> None:
         assert counted(client, "fruit", "body_timed_out") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/predict/fruit", "/v1/models/fruit:predict"])
 def test_bodies_on_their_way_share_a_room_and_one_that_finds_none_is_refused(
     models: Path, path: str

@@ -401,7 +401,7 @@ def converse(address: str, request: bytes) -> bytes:
     parts = urlsplit(address)
     with socket.create_connection((parts.hostname, parts.port or 80), timeout=5) as connection:
         connection.sendall(request)
-        connection.settimeout(1)
+        connection.settimeout(2)
         answer = b""
         try:
             while chunk := connection.recv(65_536):

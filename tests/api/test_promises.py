@@ -230,6 +230,7 @@ def fresh_process(model: str, file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", EACH_MODEL)
 def test_two_fresh_processes_say_what_the_server_says(
     served: httpx.Client, model: str, tmp_path: Path

@@ -34,6 +34,7 @@ def write(models: Path, entry: str) -> None:
     (models / "catalogue.toml").write_text(f"[models.fruit]\n{entry}\n")
 
 
+@pytest.mark.slow
 def test_no_request_is_lost_in_sixty_reloads_and_memory_stays_flat(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +74,7 @@ def ask(connection: Connection, path: str = "/predict/fruit") -> dict[str, objec
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [HttpToolsProtocol, HotProtocol], ids=["asgi", "hot"])
 def test_canary_that_does_not_know_loses_its_traffic(
     models: Path, protocol: type[asyncio.Protocol], monkeypatch: pytest.MonkeyPatch
@@ -107,6 +109,7 @@ def test_candidate_sees_what_callers_ask(models: Path) -> None:
         assert httpx.get(f"{address}/models/fruit").json()["shadow"] == "2"
 
 
+@pytest.mark.slow
 def test_body_that_comes_after_a_switch_is_answered_by_the_version_it_was_for(
     models: Path,
 ) -> None:

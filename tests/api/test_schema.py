@@ -25,6 +25,8 @@ from service.api.admin import router
 from service.api.hotpath import HotProtocol
 from service.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 SOME = settings(
     max_examples=20,
     deadline=None,

@@ -58,6 +58,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         yield found
 
 
+@pytest.mark.slow
 def test_request_and_its_stages_are_spans_of_the_callers_trace(
     models: Path, collector: Collector, way: Way
 ) -> None:
@@ -90,6 +91,7 @@ def test_request_and_its_stages_are_spans_of_the_callers_trace(
     assert collector.resource["service.name"] == "dunno"
 
 
+@pytest.mark.slow
 def test_batch_is_linked_to_its_requests_and_they_to_it(
     models: Path, collector: Collector, way: Way
 ) -> None:
@@ -156,6 +158,7 @@ def test_trace_context_that_is_no_context_is_not_followed(
     assert collector.one("POST /predict/{model}").parent_span_id == b""
 
 
+@pytest.mark.slow
 def test_buckets_of_durations_have_traces_as_examples(
     models: Path, collector: Collector, way: Way
 ) -> None:
@@ -189,6 +192,7 @@ def test_lines_of_the_log_tell_the_trace(
     assert len(collector.named("run")) == 2
 
 
+@pytest.mark.slow
 def test_server_whose_traces_nobody_takes_serves_and_stops_in_time(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from service.prediction.catalogue import read_catalogue
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "build/node_modules/axe-core/axe.min.js"
 PLACES = [*(f"#{name}" for name in read_catalogue(ROOT / "models").models), "#-live", "docs"]

@@ -14,6 +14,8 @@ from service.prediction.catalogue import read_catalogue
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/pictures"
 MODELS = list(read_catalogue(ROOT / "models").models)

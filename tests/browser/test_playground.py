@@ -25,6 +25,8 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MODELS = list(read_catalogue(ROOT / "models").models)
 PAGES = [*(f"#{name}" for name in MODELS), "#-live", "docs"]
@@ -381,7 +383,8 @@ def test_copied_python_gives_the_same_verdict(playground: Playground, model: str
 
     code = copied(playground, "Python")
 
-    assert code.startswith("# pip install 'dunno[client]'\nfrom dunno_client import Dunno\n")
+    first = "# in the clone of Dunno: pip install -e '.[client]'\nfrom dunno_client import Dunno\n"
+    assert code.startswith(first)
     assert run(code).label == shown_verdict(playground)
 
 

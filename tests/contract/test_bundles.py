@@ -29,7 +29,12 @@ each_bundle = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.paren
 each_pair = pytest.mark.parametrize(
     ("path", "runtime_name"),
     [
-        pytest.param(path, name, id=f"{path.parent.name}-{name}")
+        pytest.param(
+            path,
+            name,
+            id=f"{path.parent.name}-{name}",
+            marks=pytest.mark.slow if name == "tensorflow" else (),
+        )
         for path in PATHS
         for name in runtimes_of(read_bundle(path))
     ],
@@ -40,7 +45,12 @@ each_pair = pytest.mark.parametrize(
 each_variant = pytest.mark.parametrize(
     ("path", "variant"),
     [
-        pytest.param(path, name, id=f"{path.parent.name}-{name}")
+        pytest.param(
+            path,
+            name,
+            id=f"{path.parent.name}-{name}",
+            marks=pytest.mark.slow if name == "tensorflow" else (),
+        )
         for path in PATHS
         for name in read_bundle(path).manifest.variants
     ],

@@ -10,6 +10,8 @@ import pytest
 from bundles import fruit_bundle, write_catalogue
 from many_callers import serving
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-kserve" / "bin" / "python"
 LIKELY = 0.99

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from deployment.parts import ROOT, need
 
+pytestmark = pytest.mark.slow
+
 SEVEN = ROOT / "docs/examples/seven.png"
 IMAGE = os.environ.get("DUNNO_IMAGE", "")
 READY_WITHIN_S = 3.0

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from deployment.parts import KUBERNETES, ROOT, imported, linter, need, rendered, run, schema
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
 DEFINED_ELSEWHERE = {
     "keda": {"ScaledObject"},

@@ -184,6 +184,7 @@ def test_dashboard_is_what_the_script_writes() -> None:
     assert dashboard.OUTPUT.read_text() == dashboard.text()
 
 
+@pytest.mark.slow
 def test_rules_are_valid(plain_rules: Path) -> None:
     command = [installed("promtool"), "check", "rules", str(plain_rules)]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -191,6 +192,7 @@ def test_rules_are_valid(plain_rules: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.slow
 def test_alerts_fire_when_they_should_and_only_then(plain_rules: Path) -> None:
     test = plain_rules.with_name("rules_test.yaml")
     test.write_text(RULES_TEST)
@@ -249,12 +251,14 @@ def drive(address: str) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_every_panel_has_data_after_some_traffic(watched: Watched) -> None:
     prometheus = watched.prometheus
 
     assert [(title, query) for title, query in drawn() if not prometheus.query(query)] == []
 
 
+@pytest.mark.slow
 def test_every_metric_of_the_dashboard_is_told_but_of_what_did_not_happen(
     watched: Watched,
 ) -> None:
@@ -265,12 +269,14 @@ def test_every_metric_of_the_dashboard_is_told_but_of_what_did_not_happen(
     assert silent == {"dunno_rollbacks_total", "dunno_key_requests_total"}
 
 
+@pytest.mark.slow
 def test_every_translation_has_data_after_some_traffic(watched: Watched) -> None:
     prometheus = watched.prometheus
 
     assert [query for _, query in translated() if not prometheus.query(query)] == []
 
 
+@pytest.mark.slow
 def test_no_panel_and_no_rule_tells_workers_apart(watched: Watched) -> None:
     prometheus = watched.prometheus
     queries = [*drawn(), *((name, name) for name, _ in rules() if ":" in name)]
@@ -279,6 +285,7 @@ def test_no_panel_and_no_rule_tells_workers_apart(watched: Watched) -> None:
     assert [each for each in found if "worker" in each["metric"]] == []
 
 
+@pytest.mark.slow
 def test_prometheus_evaluates_every_rule(watched: Watched) -> None:
     prometheus = watched.prometheus
     wait_for(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()))
@@ -288,12 +295,14 @@ def test_prometheus_evaluates_every_rule(watched: Watched) -> None:
     assert [rule["name"] for rule in found if rule["health"] != "ok"] == []
 
 
+@pytest.mark.slow
 def test_catalogue_that_cannot_be_read_fires_its_alert(watched: Watched) -> None:
     fired = watched.prometheus.query(FIRED)
 
     assert [each["metric"]["model"] for each in fired] == ["_unknown"]
 
 
+@pytest.mark.slow
 def test_alert_is_told_with_its_line_of_the_runbook(watched: Watched) -> None:
     installed("prometheus-alertmanager")
     assert watched.alertmanager
@@ -304,6 +313,7 @@ def test_alert_is_told_with_its_line_of_the_runbook(watched: Watched) -> None:
     assert told()[0]["annotations"]["runbook"] == "docs/runbook.md#dunnoreloadfailed"
 
 
+@pytest.mark.slow
 def test_alert_is_told_to_be_over_when_its_time_has_passed(watched: Watched) -> None:
     installed("prometheus-alertmanager")
     assert watched.alertmanager
@@ -314,6 +324,7 @@ def test_alert_is_told_to_be_over_when_its_time_has_passed(watched: Watched) -> 
     assert watched.prometheus.query('ALERTS{alertname="DunnoReloadFailed"}') == []
 
 
+@pytest.mark.slow
 def test_live_metrics_please_promtool(watched: Watched) -> None:
     told = httpx.get(f"{watched.address}/metrics", timeout=10).text
     command = [installed("promtool"), "check", "metrics"]

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from deployment.parts import KUBERNETES, rendered
 
+pytestmark = pytest.mark.slow
+
 PODS = {"base": "Deployment", "kserve": "InferenceService"}
 FOLDERS = [
     pytest.param(path.parent, id=path.parent.name)

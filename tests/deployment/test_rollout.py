@@ -11,6 +11,8 @@ import pytest
 from deployment.proxy import Proxy
 from many_callers import serving
 
+pytestmark = pytest.mark.slow
+
 REQUESTS_PER_S = 200
 SECONDS = 5
 ROW = {"instances": [[9, 0, 0]]}

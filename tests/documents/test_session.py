@@ -1,5 +1,6 @@
 """Programs of a page run one after the other, and what goes wrong is told by page and line."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_other_output_than_the_page_shows_is_told_with_both(session: Session) ->
     )
 
 
+@pytest.mark.slow
 def test_server_in_the_foreground_lets_the_page_go_on(tmp_path: Path, models: Path) -> None:
     folder = tmp_path / "copy"
     folder.mkdir()
@@ -83,11 +85,13 @@ def test_server_in_the_foreground_lets_the_page_go_on(tmp_path: Path, models: Pa
     assert not Path(f"/proc/{server}").exists()
 
 
+@pytest.mark.slow
 def test_server_that_does_not_start_is_told_with_its_log(session: Session) -> None:
     with pytest.raises(BlockFailed, match=r"(?s)dunno: .*catalogue.*the server is not ready"):
         run(session, "```sh", "DUNNO_MODELS=nowhere dunno serve", "```")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_answer_that_is_a_refusal_fails_unless_the_page_shows_it(
     session: Session, address: str
 ) -> None:

@@ -28,6 +28,7 @@ def split() -> Split:
     return Split(rows, np.arange(200))
 
 
+@pytest.mark.slow
 def test_same_epoch_gives_the_same_batches(split: Split) -> None:
     batches = augmented_batches(split, STRONG, 50, seed=1)
 

@@ -369,6 +369,7 @@ def test_bench_prints_the_curve_and_writes_it(
     assert all(b"Content-Type: application/json" in request for request in server.requests)
 
 
+@pytest.mark.slow
 def test_bench_plots_the_curve(tmp_path: Path) -> None:
     png, svg = tmp_path / "curve.png", tmp_path / "curve.svg"
 
@@ -552,6 +553,7 @@ def test_env_file_holds_the_settings() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_tune_prints_and_writes_settings_of_a_real_model(models: Path, tmp_path: Path) -> None:
     result = dunno(
         *("tune", "fruit", "--p99-ms", 1000, "--models", models, "--write", tmp_path / "env")

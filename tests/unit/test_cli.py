@@ -67,6 +67,7 @@ def test_check_exits_with_three_if_the_server_would_start_unsafely(
     assert dunno("check", "--models", models).exit_code == exit_code
 
 
+@pytest.mark.slow
 def test_server_warns_of_an_unsafe_posture_and_starts(models: Path) -> None:
     variables = {**os.environ, "DUNNO_HOST": "0.0.0.0"}  # noqa: S104  this is what is warned of
     command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--models", str(models)]
@@ -204,6 +205,7 @@ def test_sigterm_while_models_are_loaded_ends_the_start(models: Path) -> None:
         assert b"running on" not in process.stderr.read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_after_sigterm_it_is_not_ready_and_goes_on_serving_until_a_second_one(
     models: Path, monkeypatch: pytest.MonkeyPatch, workers: str
@@ -224,6 +226,7 @@ def test_after_sigterm_it_is_not_ready_and_goes_on_serving_until_a_second_one(
         assert process.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_two_signals_at_once_hasten_the_workers_as_well(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +242,7 @@ def test_two_signals_at_once_hasten_the_workers_as_well(
         assert process.wait(20) == 0
 
 
+@pytest.mark.slow
 def test_body_that_never_comes_is_told_when_the_server_stops(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

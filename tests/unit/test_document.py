@@ -66,6 +66,7 @@ def test_each_caller_has_the_document_of_the_models_that_there_are_for_him(
     assert part == documents.of(catalogue.limited_to({"review"}))
 
 
+@pytest.mark.slow
 def test_only_so_many_documents_are_kept(catalogue: Catalogue) -> None:
     documents = Documents(catalogue, Surroundings())
     (predictor, *_) = catalogue.served.values()

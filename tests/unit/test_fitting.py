@@ -49,6 +49,7 @@ def interrupted_at(epoch: int, batches: Callable[[int], Any]) -> Callable[[int],
     return until
 
 
+@pytest.mark.slow
 def test_interrupted_fit_carries_on_from_the_last_epoch(data: Data, tmp_path: Path) -> None:
     straight, resumed = new_classifier(), new_classifier()
     batches = batches_of(data)

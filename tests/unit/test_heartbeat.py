@@ -55,6 +55,7 @@ def stacks(told: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_process_whose_event_loop_stands_still_ends_although_nobody_reads_its_log() -> None:
     fill = "import os; os.set_blocking(2, False)\n    try:\n        while os.write(2, b'x'): pass\n"
     fill += "    except BlockingIOError: os.set_blocking(2, True)\n    time.sleep(60)"
@@ -62,6 +63,7 @@ def test_process_whose_event_loop_stands_still_ends_although_nobody_reads_its_lo
         assert process.wait(PATIENCE_S) == STALLED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stall_s", "work"),
     [
@@ -74,6 +76,7 @@ def test_process_lives_on_otherwise(stall_s: float, work: str) -> None:
         assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_process_that_was_stopped_as_a_whole_lives_on() -> None:
     with beating(2 * PERIOD_S, f"await asyncio.sleep({PERIOD_S})") as process:
         process.send_signal(signal.SIGSTOP)

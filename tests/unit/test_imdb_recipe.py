@@ -101,6 +101,7 @@ def test_vocabulary_is_ordered_by_spread_and_leaves_rare_words_out() -> None:
     assert imdb.vocabulary_of(texts) == ["film", "good"]
 
 
+@pytest.mark.slow
 def test_weights_lean_towards_the_label_of_a_word_and_of_a_pair() -> None:
     # 2 and 5-6: negative; 3 and 6-5: positive. Sorted by label, as the archive is.
     train = Split(rows_of(*[[2, 4, 5, 6]] * 40, *[[3, 4, 6, 5]] * 40), np.repeat([0, 1], 40))
@@ -125,6 +126,7 @@ def test_ngrams_of_one_film_alone_have_no_weight() -> None:
     assert kept == 2  # the pair 4-5, as words and as classes
 
 
+@pytest.mark.slow
 def test_pair_of_one_class_tells_about_another_pair_of_it() -> None:
     # 2 or 3 behind 4 or 5; 3-5 never occurs.
     texts = [[6, 2, 4], [6, 2, 5], [6, 3, 4], [4, 6, 2], [5, 6, 2], [4, 6, 3]]
@@ -137,6 +139,7 @@ def test_pair_of_one_class_tells_about_another_pair_of_it() -> None:
     assert unseen > alone
 
 
+@pytest.mark.slow
 def test_row_is_scored_by_models_that_have_not_seen_its_fold() -> None:
     rows = rows_of(*[[2, 4]] * 100, *[[3, 4]] * 100)
     train, folds = Split(rows, np.repeat([0, 1], 100)), np.arange(200) % imdb.FOLDS

@@ -101,6 +101,7 @@ def test_padding_does_not_change_the_outputs(layer: ngrams.NgramMargin) -> None:
     np.testing.assert_array_equal(outputs[1], outputs_of(layer, rows)[1])
 
 
+@pytest.mark.slow
 def test_neighbours_do_not_change_a_row_by_a_bit(layer: ngrams.NgramMargin) -> None:
     rows = random_rows(seed=5)
 
@@ -228,6 +229,7 @@ def test_code_without_a_slot_finds_nothing() -> None:
     assert novelty.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.75, 1.0, 1.0]]
 
 
+@pytest.mark.slow
 def test_onnx_agrees_with_keras(weights: ngrams.Weights, tmp_path: Path) -> None:
     rows = keras.Input((WIDTH,), dtype="int32")
     margin, shares, _ = ngrams.NgramMargin(weights)(rows)

@@ -106,6 +106,7 @@ def test_two_labels_at_once_pull_towards_both() -> None:
     assert losses[0] < losses[1]
 
 
+@pytest.mark.slow
 def test_batches_hold_known_pictures_first_and_outliers_behind() -> None:
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (60, 28, 28)).astype(np.uint8), np.arange(60) % LABELS)
@@ -124,6 +125,7 @@ def test_batches_hold_known_pictures_first_and_outliers_behind() -> None:
     assert len(list(batches(1))) == 3
 
 
+@pytest.mark.slow
 def test_what_is_served_tells_noise_from_known_shapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +162,7 @@ def test_what_is_served_tells_noise_from_known_shapes(
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow
 def test_interrupted_fit_carries_on_with_the_same_weights(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (60, 28, 28)).astype(np.uint8), np.arange(60) % LABELS)

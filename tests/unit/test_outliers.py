@@ -23,6 +23,7 @@ def only(family: str) -> outliers.Mix:
     return outliers.Mix(shares={family: 1}, labels=10, turns=mnist.MIX.turns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ALL)
 def test_outliers_are_the_same_for_the_same_seed(family: str, split: Split) -> None:
     once, again, other = (outliers.pool(split, only(family), 40, seed) for seed in (1, 1, 2))

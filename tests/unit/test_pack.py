@@ -43,6 +43,7 @@ def test_packed_graph_returns_what_the_model_returned(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(bundle, ROWS).logits, linear(ROWS), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [9, 13, 17, 18])
 def test_old_opsets_are_packed_as_they_are(tmp_path: Path, opset: int) -> None:
     model = blob_graph(tmp_path / "old.onnx", opset=opset)
@@ -52,6 +53,7 @@ def test_old_opsets_are_packed_as_they_are(tmp_path: Path, opset: int) -> None:
     np.testing.assert_allclose(run(bundle, ROWS).logits, linear(ROWS), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["softmax", "hidden softmax", "zip map"])
 def test_probabilities_become_logits(tmp_path: Path, end: str) -> None:
     model = blob_graph(tmp_path / "soft.onnx", end)
@@ -62,6 +64,7 @@ def test_probabilities_become_logits(tmp_path: Path, end: str) -> None:
     np.testing.assert_allclose(softmax(run(bundle, ROWS).logits), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "zip_map"),
     [
@@ -91,6 +94,7 @@ def test_probabilities_of_scikit_learn_are_packed_however_near_to_0_they_are(
     np.testing.assert_allclose(found, model.predict_proba(rows), atol=labels * LEAST_ROUNDED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["sigmoid", "margin"])
 def test_single_column_becomes_two_labels(tmp_path: Path, end: str) -> None:
     table = blob_table(tmp_path / "two.csv", n=400, labels=2)
@@ -104,6 +108,7 @@ def test_single_column_becomes_two_labels(tmp_path: Path, end: str) -> None:
     assert bundle.manifest.calibration.kind == "power"
 
 
+@pytest.mark.slow
 def test_sigmoid_that_is_told_to_be_probabilities_says_the_same(tmp_path: Path) -> None:
     table = blob_table(tmp_path / "two.csv", n=400, labels=2)
     model = column_graph(tmp_path / "column.onnx", "sigmoid")
@@ -137,6 +142,7 @@ def test_missing_values_are_answered(tmp_path: Path) -> None:
     assert judge.decide(assessment, judge.default_terms) == [("left",)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", ["x", "linear", "rows"])
 def test_novelty_score_is_larger_on_rows_far_away(tmp_path: Path, features: str) -> None:
     bundle = pack(request(tmp_path, choice=Choice(features=features)))
@@ -159,6 +165,7 @@ def test_many_rows_are_halved_and_certify_exactly(tmp_path: Path) -> None:
     assert policy.max_error == 0.05
 
 
+@pytest.mark.slow
 def test_few_rows_are_cross_fitted_and_say_so(tmp_path: Path) -> None:
     policy = pack(request(tmp_path)).manifest.policy
 
@@ -177,6 +184,7 @@ def test_too_few_rows_certify_nothing_and_nothing_is_answered(tmp_path: Path) ->
     assert {type(verdict) for verdict in verdicts} == {Unknown}
 
 
+@pytest.mark.slow
 def test_several_risks_are_certified_and_the_first_is_the_default(tmp_path: Path) -> None:
     policy = pack(request(tmp_path, max_errors=(0.2, 0.1))).manifest.policy
 
@@ -184,6 +192,7 @@ def test_several_risks_are_certified_and_the_first_is_the_default(tmp_path: Path
     assert [row.max_error for row in policy.table] == [0.1, 0.2]
 
 
+@pytest.mark.slow
 def test_onnx_graph_has_no_saved_model_in_its_bundle(tmp_path: Path) -> None:
     bundle = read_bundle(pack(request(tmp_path)).path)
 
@@ -261,6 +270,7 @@ def picture_graph(path: Path, shape: list[int]) -> Path:
     return write_graph(path, nodes, {"x": (TensorProto.FLOAT, shape)}, [output], constants)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row_shape", "model_shape"),
     [
@@ -347,6 +357,7 @@ def test_model_that_looks_at_its_neighbours_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_pack_refuses_to_write_over_a_bundle(tmp_path: Path) -> None:
     pack(request(tmp_path))
 
@@ -405,6 +416,7 @@ def test_pack_refuses_a_label_with_hardly_any_rows(tmp_path: Path) -> None:
         pack(request(tmp_path, calibration=tmp_path / "rare.csv"))
 
 
+@pytest.mark.slow
 def test_labels_in_another_order_are_noticed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -428,6 +440,7 @@ def test_graph_for_batches_of_one_is_refused(tmp_path: Path) -> None:
         pack(request(tmp_path, model=model, calibration=table, labels=LABELS[:2]))
 
 
+@pytest.mark.slow
 def test_arrays_of_features_are_packed_like_tables(tmp_path: Path) -> None:
     split = blobs(300, seed=7)
     np.savez(tmp_path / "blobs.npz", rows=split.rows, targets=split.targets)

@@ -42,6 +42,7 @@ def test_one_line_writes_a_bundle(tmp_path: Path) -> None:
     assert "--feature-output rows --max-error 0.1" in bundle.read("MODEL_CARD.md").decode()
 
 
+@pytest.mark.slow
 def test_labels_may_stand_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("left\nright\ntop\n")
 
@@ -106,6 +107,7 @@ def packed_recipe(folder: Path) -> PackedRecipe:
     )
 
 
+@pytest.mark.slow
 def test_recipe_is_packed_from_files_that_anybody_can_pack(tmp_path: Path) -> None:
     work, path = tmp_path / "build", tmp_path / "models" / "toy" / "1"
 
@@ -128,6 +130,7 @@ def test_recipe_is_packed_from_files_that_anybody_can_pack(tmp_path: Path) -> No
     assert run(packed, rows).logits.tolist() == run(bundle, rows).logits.tolist()
 
 
+@pytest.mark.slow
 def test_packed_recipe_measured_again_says_the_same(tmp_path: Path) -> None:
     recipe, work = packed_recipe(tmp_path), tmp_path / "build"
     before = make_packed(recipe, tmp_path, work, tmp_path / "models" / "toy" / "1")

@@ -40,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [None, "rows", "standardised"])
 def test_keras_model_is_packed_for_both_runtimes(
     folder: Path, tmp_path: Path, features: str | None
@@ -56,6 +57,7 @@ def test_keras_model_is_packed_for_both_runtimes(
     np.testing.assert_allclose(second.novelty_scores, first.novelty_scores, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_saved_model_is_packed_for_both_runtimes(folder: Path, tmp_path: Path) -> None:
     bundle = pack(request(tmp_path, model=folder / "blobs"))
 

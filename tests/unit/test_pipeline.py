@@ -36,6 +36,7 @@ def bundle(place: Place) -> Bundle:
     return read_bundle(place.bundle)
 
 
+@pytest.mark.slow
 def test_bundle_holds_graphs_rows_card_and_pictures(bundle: Bundle) -> None:
     names = {name for name in bundle.manifest.files if not name.startswith("saved_model/")}
 
@@ -135,6 +136,7 @@ def test_finished_steps_are_not_redone(bundle: Bundle, place: Place) -> None:
     assert again.manifest.policy == bundle.manifest.policy
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bundle")
 def test_other_data_are_fitted_again(place: Place) -> None:
     def other_rows(folder: Path) -> Data:
@@ -148,6 +150,7 @@ def test_other_data_are_fitted_again(place: Place) -> None:
     assert all(now > then for now, then in zip(made_at(place), before, strict=True))
 
 
+@pytest.mark.slow
 def test_recipe_with_folds_needs_no_other_split(tmp_path: Path) -> None:
     def load_one_split(folder: Path) -> Data:
         data = load(folder)
@@ -161,6 +164,7 @@ def test_recipe_with_folds_needs_no_other_split(tmp_path: Path) -> None:
     assert bundle.manifest.evaluation.n == 1_000
 
 
+@pytest.mark.slow
 def test_test_split_beside_folds_gives_the_numbers_of_the_card(tmp_path: Path) -> None:
     def load_train_and_test(folder: Path) -> Data:
         data = load(folder)

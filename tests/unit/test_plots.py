@@ -109,6 +109,7 @@ DRAWERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", DRAWERS)
 def test_picture_is_a_small_png(draw: Callable[[], bytes]) -> None:
     png = draw()

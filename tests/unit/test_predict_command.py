@@ -461,6 +461,7 @@ def test_output_without_rows_is_a_file_all_the_same(files: Path, tmp_path: Path)
         assert path.read_text() == expected
 
 
+@pytest.mark.slow
 def test_what_was_answered_before_a_failure_is_kept_beside(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -491,6 +492,7 @@ def test_what_was_answered_before_a_failure_is_kept_beside(
     assert len(incomplete.read_text().splitlines()) > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 def test_what_was_answered_before_ctrl_c_is_kept_beside(models: Path, tmp_path: Path) -> None:
     path, incomplete = tmp_path / "verdicts.csv", tmp_path / "verdicts.csv.part"

@@ -38,6 +38,7 @@ def place(trained: Bundle, tmp_path: Path) -> Place:
     return Place(tmp_path, tmp_path / "build", tmp_path / "toy" / "1")
 
 
+@pytest.mark.slow
 def test_measured_again_the_numbers_are_the_same(trained: Bundle, place: Place) -> None:
     after = remeasure_recipe(toy_recipe(), place, read_bundle(place.bundle))
 
@@ -69,6 +70,7 @@ def test_other_rows_give_other_numbers(trained: Bundle, place: Place) -> None:
     assert "accuracy" in [each.name for each in compared if each.differs]
 
 
+@pytest.mark.slow
 def test_scores_are_kept_for_the_next_time(place: Place) -> None:
     remeasure_recipe(toy_recipe(), place, read_bundle(place.bundle))
     stamp = place.work / "toy" / "evaluation" / "stamp.json"
@@ -150,6 +152,7 @@ def fit_small_pictures(_: Data, workbench: Workbench) -> Fitted:
     return Fitted(model=serving_model(rows, inner(flat)["logits"]))
 
 
+@pytest.mark.slow
 def test_pictures_are_shown_and_told_by_reason(tmp_path: Path) -> None:
     recipe = toy_recipe(load=load_small_pictures, fit=fit_small_pictures)
 

@@ -279,6 +279,7 @@ def test_fields_are_those_that_tensorflow_declares(name: str) -> None:
     assert declared[name].items() <= fields.items()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=6)

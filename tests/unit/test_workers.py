@@ -42,6 +42,7 @@ def requests_by_worker(address: str) -> Counter[str]:
     return counts
 
 
+@pytest.mark.slow
 def test_workers_share_a_port_and_one_that_dies_is_replaced(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +63,7 @@ def test_workers_share_a_port_and_one_that_dies_is_replaced(
         assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_examples_of_all_workers_are_told_by_whichever_is_asked(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +86,7 @@ def test_examples_of_all_workers_are_told_by_whichever_is_asked(
     assert len(collector.named("run")) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel has to deal them out")
 def test_connections_are_dealt_out_evenly(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUNNO_WORKERS", "2")
@@ -109,6 +112,7 @@ def versions_of(address: str, requests: int = 20) -> set[str]:
     return {str(each["version"]) for each in found}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_hangup_makes_every_worker_reload_and_none_restart(
@@ -142,6 +146,7 @@ def process_ids(address: str) -> set[int]:
     return {int(float(each)) for each in found}
 
 
+@pytest.mark.slow
 def test_address_that_another_server_has_is_refused(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +162,7 @@ def test_address_that_another_server_has_is_refused(
     assert b"Address already in use" in second.stderr
 
 
+@pytest.mark.slow
 def test_bundle_that_cannot_be_served_stops_the_parent_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
