@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from service.bundle.token_patterns import NotLinear, refuse_slow_pattern
 from service.errors import ManifestInvalid
 
 FORMAT: Literal[1] = 1
@@ -108,13 +109,17 @@ class TextInput(Section):
     """File of the bundle with one token a line, UTF-8."""
 
     max_tokens: int = Field(gt=0, le=65_536)
-    """Tokens beyond this many are not looked at."""
+    """Tokens beyond this many are ignored, and so are characters beyond 256 times as many, or
+    beyond 65,536 if that is more."""
 
     lowercase: bool = True
     """Whether the text is lowercased before it is cut."""
 
     token_pattern: str
-    """Regular expression; every match, left to right, is a token."""
+    """Regular expression; every match, left to right, is a token.
+
+    Its time must be linear in the text: see `service.bundle.token_patterns`.
+    """
 
     @model_validator(mode="after")
     def _pattern_compiles(self) -> Self:
@@ -124,6 +129,10 @@ class TextInput(Section):
             raise ValueError(f"token_pattern is no regular expression: {error}") from error
         if groups:
             raise ValueError("token_pattern has a capturing group; write (?:...)")
+        try:
+            refuse_slow_pattern(self.token_pattern)
+        except NotLinear as error:
+            raise ValueError(f"token_pattern {self.token_pattern!r} {error}") from None
         return self
 
 

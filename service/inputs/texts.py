@@ -27,7 +27,12 @@ FILLERS = ("_", "__", "xx", "xxxx", "xxxxxxxx")
 """What may stand for tokens that are not in the vocabulary where a row is told as a text."""
 
 HEAD_CHARACTERS_PER_TOKEN = 16
-"""So much of a text holds its first tokens, as good as always: English needs 6 for each."""
+"""This much of a text nearly always holds its first tokens: English needs 6 for each."""
+
+MOST_CHARACTERS_PER_TOKEN = 256
+FEWEST_CHARACTERS = 65_536
+"""Characters beyond the larger of both are ignored: a search through 8 MB locks the interpreter for
+a second."""
 
 
 class Tokenizer:
@@ -38,6 +43,9 @@ class Tokenizer:
         self._lowercase = declared.lowercase
         self._max_tokens = declared.max_tokens
         self._head_characters = declared.max_tokens * HEAD_CHARACTERS_PER_TOKEN
+        self._most_characters = max(
+            FEWEST_CHARACTERS, declared.max_tokens * MOST_CHARACTERS_PER_TOKEN
+        )
         self._ids = {token: FIRST_ID + line for line, token in enumerate(vocabulary)}
 
     def ids(self, text: str) -> NDArray[np.int32]:
@@ -56,12 +64,12 @@ class Tokenizer:
         return next((text for text in texts if np.array_equal(self.ids(text), row)), None)
 
     def _tokens(self, text: str) -> list[str]:
-        """Return the first tokens; of a huge text little more than these is looked at."""
+        """Return the first tokens; little more than these is read of a huge text."""
         head = text[: self._head_characters]
         tokens: list[str] = self._pattern.findall(self._cased(head))
         if len(head) < len(text) and len(tokens) <= self._max_tokens:
             # Few and far between, and the last may have been cut: one by one, from the start.
-            matches = self._pattern.finditer(self._cased(text))
+            matches = self._pattern.finditer(self._cased(text[: self._most_characters]))
             tokens = [match.group() for match in islice(matches, self._max_tokens)]
         return tokens[: self._max_tokens]
 

@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -41,6 +42,29 @@ def test_of_a_huge_text_the_first_tokens_are_read(decoder: TextDecoder, between:
     text = between.join(["a", "good", "film", "!", "strange"] * 2000)
 
     assert decoder.decode(plain(text.encode())).rows.tolist() == [[2, 3, 4, 5, 1]]
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 400_000 + " />", "a" * 400_000, "a />" * 100_000, " " * 400_000, "ab-" * 130_000]
+)
+def test_hostile_texts_are_read_in_milliseconds(text: str) -> None:
+    """110 KB of one word before " />" took 90 s with the interpreter locked."""
+    declared = TextInput(max_tokens=1024, token_pattern=r"\b\w++(?! />)|[!?]")
+    tokenizer = Tokenizer(declared, VOCABULARY)
+    started_s = time.process_time()
+
+    tokenizer.ids(text)
+
+    # Some 10 ms here.
+    assert time.process_time() - started_s < 1
+
+
+def test_characters_far_beyond_the_tokens_are_ignored(decoder: TextDecoder) -> None:
+    near, far = " " * 65_000 + "film", " " * 66_000 + "film"
+
+    rows = [decoder.decode(plain(text.encode())).rows.tolist() for text in (near, far)]
+
+    assert rows == [[[4, 0, 0, 0, 0]], [[0, 0, 0, 0, 0]]]
 
 
 def test_text_without_any_token_is_a_row_of_padding(decoder: TextDecoder) -> None:

@@ -61,7 +61,7 @@ MAX_TOKENS = 1_024  # all of 99.5 % of the reviews; padding costs nothing in thi
 MIN_TEXTS = 3  # training reviews; a word of fewer is unknown
 # Words, and the two marks that tell something alone. Not the `br` of `<br />`, so that a review
 # with line breaks reads the same. `++` gives nothing back: `br` must not shrink to `b`.
-TOKEN_PATTERN = r"\w++(?! />)|[!?]"  # noqa: S105  # tokens of language
+TOKEN_PATTERN = r"\b\w++(?! />)|[!?]"  # noqa: S105  # tokens of language
 VOCABULARY = "vocabulary.txt"
 
 NOTE = """Large Movie Review Dataset v1.0 (Maas et al. 2011): 25,000 reviews to train and 25,000 to
