@@ -112,7 +112,8 @@ def compose(
     keys = _read_keys(settings, metrics, reloader)
     sides = _side_addresses(catalogue, reloader, settings, metrics, workers)
     sides.listen()
-    heartbeat = Heartbeat(metrics.event_loop_lag, settings.max_stall_ms / 1000)
+    stall_s = settings.max_stall_ms / 1000
+    heartbeat = Heartbeat(metrics.event_loop_lag, stall_s, usable_cores())
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     """Longest run of a slow model; an instance that takes longer is given up and built anew."""
 
     max_stall_ms: float = Field(default=30_000, ge=0, le=3_600_000)
-    """Longest time that the event loop may stand still before the process ends; 0 = for ever."""
+    """Milliseconds that the event loop may be blocked before the process ends. 0 disables it."""
 
     deadline_ms: float = Field(default=10_000, ge=1, le=600_000)
     """Time after which an answer is worthless, unless the request says less."""

@@ -4,11 +4,19 @@ A run, or anything else, that never comes back to the event loop leaves every ca
 answer and nobody to tell them. Then the process has to end, so that another takes its place: its
 parent's, its container's or its unit's work. A thread looks for that, and says in the log where the
 loop stood.
+
+That thread needs the interpreter. Code that keeps it locked, such as a match of `re`, stops the
+thread as well. So the kernel counts too: each beat sets a timer of CPU time (`ITIMER_PROF`), whose
+signal ends the process without the interpreter. CPU time, because a process that was stopped by
+SIGSTOP uses none.
 """
 
 import asyncio
+import contextlib
+import faulthandler
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,15 +34,18 @@ log = logging.getLogger(__name__)
 class Heartbeat:
     """Beats on the running loop and ends the process if that stands still for too long."""
 
-    def __init__(self, lag: Histogram, stall_s: float) -> None:
+    def __init__(self, lag: Histogram, stall_s: float, cores: float = 1.0) -> None:
         """Store what to do.
 
         Args:
             lag: told how late each beat was, seconds.
-            stall_s: how long the loop may stand still; 0: as long as it likes.
+            stall_s: seconds before the process is ended. 0 disables it.
+            cores: how many the process may use. With the interpreter locked, the process is ended
+                after `stall_s` times `cores` seconds of CPU, as all threads are counted together.
         """
         self._lag = lag
         self._stall_s = stall_s
+        self._cpu_s = stall_s * max(1.0, cores)
         self._beats = 0
         self._has_ended = threading.Event()
 
@@ -43,14 +54,18 @@ class Heartbeat:
         self._task = asyncio.get_running_loop().create_task(self._beat())
         if self._stall_s:
             threading.Thread(target=self._watch, name="dunno-heartbeat", daemon=True).start()
+            _dump_stacks_on(signal.SIGPROF)
 
     def stop(self) -> None:
         """Beat no more."""
         self._has_ended.set()
         self._task.cancel()
+        if self._stall_s:
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
     async def _beat(self) -> None:
         while True:
+            signal.setitimer(signal.ITIMER_PROF, self._cpu_s)  # 0 sets none
             started_s = time.perf_counter()
             await asyncio.sleep(PERIOD_S)
             self._lag.observe(max(0.0, time.perf_counter() - started_s - PERIOD_S))
@@ -68,6 +83,14 @@ class Heartbeat:
                 log.critical("the event loop stands still", extra=extra)
                 logging.shutdown()  # waits for the line to be written, but not for ever
                 os._exit(STALLED)
+
+
+def _dump_stacks_on(number: int) -> None:
+    """Write where each thread stands to standard error when that signal ends the process."""
+    with contextlib.suppress(OSError):
+        # Opened again to be non-blocking: a write to a full pipe would never return.
+        error = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND)
+        faulthandler.register(number, file=error, all_threads=True, chain=True)
 
 
 def _stacks() -> dict[str, list[str]]:

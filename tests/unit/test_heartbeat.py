@@ -50,6 +50,20 @@ def test_process_whose_event_loop_stands_still_ends_and_tells_where_it_stood() -
     assert 'File "<string>"' in stack[-1]
 
 
+@pytest.mark.parametrize("is_log_read", [True, False])
+def test_process_whose_interpreter_stays_locked_ends_and_tells_where_it_stood(
+    *, is_log_read: bool
+) -> None:
+    """One match of `re` holds the interpreter: no thread of Python gets to run."""
+    fill = "import os; os.set_blocking(2, False)\n    try:\n        while os.write(2, b'x'): pass\n"
+    fill += "    except BlockingIOError: os.set_blocking(2, True)\n    "
+    lock = "import re; re.match(r'(?:a|a)+b', 'a' * 60)"
+    with beating(2 * PERIOD_S, lock if is_log_read else fill + lock) as process:
+        assert process.wait(PATIENCE_S) == -signal.SIGPROF
+        assert process.stderr is not None
+        assert not is_log_read or 'File "<string>"' in process.stderr.read()
+
+
 def stacks(told: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = json.loads(told)["stacks"]
     return found
