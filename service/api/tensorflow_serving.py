@@ -24,7 +24,7 @@ from service.api.calls import (
     wrong_method,
 )
 from service.api.keys import seen_by
-from service.api.options import Options, read_options
+from service.api.options import Options, read_options, refuse_too_many
 from service.api.schemas import encode_row
 from service.decision import Row
 from service.errors import InputInvalid, ModelNotFound, OptionInvalid, VersionNotFound
@@ -225,6 +225,7 @@ def read_query(call: Call) -> tuple[Options, bool]:
     Raises:
         OptionInvalid: naming the first parameter that is not as it must be.
     """
+    refuse_too_many(call.scope["query_string"])
     parts = call.scope["query_string"].split(b"&")
     own = [part for part in parts if part.partition(b"=")[0] == b"verdict"]
     options = read_options(b"&".join(part for part in parts if part not in own))

@@ -276,3 +276,24 @@ def in_flight(address: str) -> bool:
         line.startswith("dunno_inflight_requests") and line.endswith(" 1.0")
         for line in text.splitlines()
     )
+
+
+@pytest.mark.parametrize("path", ["/predict/fruit", "/v1/models/fruit:predict"])
+@pytest.mark.parametrize(
+    "query", ["a&" * 15_000, "verdict=1&" * 3_000, "top_k=1&" * 32], ids=["names", "verdicts", "33"]
+)
+def test_query_of_too_many_parameters_is_refused_before_it_is_parsed(
+    client: httpx.Client, path: str, query: str
+) -> None:
+    response = client.post(f"{path}?{query}", json={"instances": [[9, 0, 0]]})
+
+    assert response.status_code in {400, 422}  # each protocol has its own
+    assert "at most 32 parameters" in response.text
+
+
+@pytest.mark.parametrize("path", ["/predict/fruit", "/v1/models/fruit:predict"])
+def test_as_many_parameters_as_allowed_are_parsed(client: httpx.Client, path: str) -> None:
+    response = client.post(f"{path}?{'x=1&' * 31}x=1", json={"instances": [[9, 0, 0]]})
+
+    assert "at most 32 parameters" not in response.text
+    assert "'x'" in response.text
