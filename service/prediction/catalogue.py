@@ -20,6 +20,7 @@ from service.errors import (
     SignatureInvalid,
     VersionNotFound,
 )
+from service.prediction.file_stamps import Stamps
 from service.prediction.predictor import Predictor
 from service.prediction.rollback import Finding, Rollback, find_fault
 from service.prediction.shadow import Shadow
@@ -159,8 +160,10 @@ class Served:
 class Catalogue:
     """The models that are served, by name; what is served can be switched while it is."""
 
-    def __init__(self, served: Mapping[str, Served]) -> None:
+    def __init__(self, served: Mapping[str, Served], stamps: Stamps | None = None) -> None:
         self.served = dict(served)
+        self.stamps = stamps or {}
+        """Of the files that say what is served, before they were read."""
         self.failures: dict[str, BundleError] = {}
         """Why a name is not served as its files say, since the catalogue was read last."""
         self._listeners: list[Callable[[], None]] = []

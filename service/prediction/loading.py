@@ -27,6 +27,7 @@ from service.prediction.catalogue import (
     open_version,
     read_catalogue,
 )
+from service.prediction.file_stamps import model_files, stamps_of
 from service.prediction.predictor import Predictor
 from service.prediction.shadow import Shadow
 from service.runtimes import RuntimeOptions, load_runtime
@@ -43,13 +44,16 @@ def load_catalogue(settings: Settings, metrics: Metrics, only: str | None = None
         BundleError: naming the first file or setting that is wrong; nothing is served then.
         ModelNotFound: if `only` is not in the catalogue.
     """
+    # Before anything is read: what changes while models are loaded is noticed afterwards.
+    stamps = stamps_of(model_files(settings.models, CATALOGUE))
     entries = read_catalogue(settings.models).models
     if only is not None and only not in entries:
         raise ModelNotFound(only, tuple(entries))
     loader = Loader(settings, metrics)
-    return Catalogue(
-        {name: loader.load(name, entry) for name, entry in entries.items() if only in (None, name)}
-    )
+    served = {
+        name: loader.load(name, entry) for name, entry in entries.items() if only in (None, name)
+    }
+    return Catalogue(served, stamps)
 
 
 class Loader:

@@ -6,14 +6,14 @@ finds it; what is old answers whatever it has taken in, and is freed then.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from service.bundle.signatures import SIGNATURE
 from service.errors import BundleError, ModelNotFound
 from service.prediction.catalogue import CATALOGUE, Catalogue, Served, read_catalogue
+from service.prediction.file_stamps import Stamps, model_files, stamps_of
 from service.prediction.loading import Loader
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics
@@ -49,6 +49,7 @@ class Reloader:
         self._tasks: set[asyncio.Task[object]] = set()
         self._watches: list[asyncio.Task[object]] = []
         self._others: dict[Path, ReadAnew] = {}
+        self._seen: Stamps = catalogue.stamps
 
     def start(self) -> None:
         """Begin to watch canaries and, if the settings say so, files; on the running loop."""
@@ -61,6 +62,7 @@ class Reloader:
     def read_also(self, path: Path, read: ReadAnew) -> None:
         """Read another file of the operator whenever the catalogue is read; also watch it."""
         self._others[path] = read
+        self._seen = {**self._seen, **stamps_of([path])}
 
     async def close(self, timeout_s: float) -> None:
         """Stop watching and loading; what is being let go gets `timeout_s`."""
@@ -223,13 +225,15 @@ class Reloader:
             self.roll_back()
 
     async def _watch_files(self) -> None:
-        seen = await self._in_thread(lambda: _traces(self._settings.models, self._others))
         while True:
             await asyncio.sleep(self._settings.watch_models_s)
-            traces = await self._in_thread(lambda: _traces(self._settings.models, self._others))
-            if traces != seen:
-                seen = traces
+            stamps = await self._in_thread(self._stamps)
+            if stamps != self._seen:
+                self._seen = stamps
                 await self._reload_quietly()
+
+    def _stamps(self) -> Stamps:
+        return stamps_of([*model_files(self._settings.models, CATALOGUE), *self._others])
 
     def _keep(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -254,16 +258,3 @@ def _outcome(before: Mapping[str, Served], served: Mapping[str, Served], name: s
     if name not in served:
         return "unloaded"
     return "unchanged" if before.get(name) is served[name] else "switched"
-
-
-def _traces(models: Path, others: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    """Return when catalogue, other files, manifests and signatures changed, and their inodes."""
-    found = {}
-    bundles = models.glob("*/[!.]*/manifest.json"), models.glob(f"*/[!.]*/{SIGNATURE}")
-    for path in (models / CATALOGUE, *others, *bundles[0], *bundles[1]):
-        try:
-            status = path.stat()
-        except OSError:
-            continue
-        found[path] = (status.st_mtime_ns, status.st_ino)
-    return found

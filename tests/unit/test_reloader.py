@@ -356,19 +356,27 @@ async def test_many_who_ask_at_once_cause_one_reload(models: Path) -> None:
 
 async def test_changed_catalogue_is_noticed_if_told_to_watch(models: Path) -> None:
     serving = Serving(models, versions("1"), watch_models_s=0.01)
+    serving.write(versions("2", "1"))  # after it was read, before the watch begins
     serving.reloader.start()
-    await asyncio.sleep(0.03)
-    serving.write(versions("2", "1"))
 
     await until(lambda: serving.find().manifest.version == "2")
     await serving.reloader.close(PATIENCE_S)
 
 
+async def test_files_that_did_not_change_are_not_loaded_again(models: Path) -> None:
+    serving = Serving(models, versions("1"), watch_models_s=0.01)
+    serving.reloader.start()
+
+    await asyncio.sleep(0.05)
+
+    await serving.reloader.close(PATIENCE_S)
+    assert not serving.sample("dunno_model_reloads_total", outcome="unchanged")
+
+
 async def test_finished_manifest_is_noticed_if_told_to_watch(models: Path) -> None:
     serving = Serving(models, "[models.fruit]\n", watch_models_s=0.01)
-    serving.reloader.start()
-    await asyncio.sleep(0.03)
     fruit_bundle(models, version="4")
+    serving.reloader.start()
 
     await until(lambda: serving.find().manifest.version == "4")
     await serving.reloader.close(PATIENCE_S)
