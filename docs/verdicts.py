@@ -23,7 +23,7 @@ from service.bundle import Bundle, read_bundle
 from service.bundle.manifest import Calibration, PowerMap
 from service.decision import Judge, Row
 from service.runtimes import RuntimeOptions, load_runtime
-from training.calibrate import DELTA, RISKS, Judged, certify, planned_levels, threshold_grid
+from training.calibrate import DELTA, RISKS, Judged, certify, plan_tests, threshold_grid
 from training.cli import data_folder
 from training.evaluate import Reliability, ece, reliability
 from training.export import run_rows
@@ -250,8 +250,8 @@ def resplits(model: Model) -> dict[str, NDArray[np.float64]]:
     assert validation is not None
     seen = model.judged(validation)
     grid = threshold_grid(seen.confidence)
-    alpha, delta = model.manifest.policy.novelty_alpha, DELTA / len(RISKS)
-    levels = planned_levels(seen, alpha, grid, max_error=RISK, delta=delta, blind=False)
+    alpha = model.manifest.policy.novelty_alpha
+    levels = plan_tests(seen, alpha, grid).levels(RISK, DELTA / len(RISKS))
     judged = judged_by(model.manifest, model.test_scores)
     confidence, wrong = judged.passing(alpha), judged.wrong
     rng = np.random.default_rng(SEED)
@@ -259,7 +259,7 @@ def resplits(model: Model) -> dict[str, NDArray[np.float64]]:
     for _ in range(RESPLITS):
         order = rng.permutation(len(wrong))
         half, other = np.array_split(order, 2)
-        row = certify(confidence[half], wrong[half], grid, RISK, delta, levels)
+        row = certify(confidence[half], wrong[half], grid, RISK, levels)
         chosen = {
             "certified": row.threshold if row else None,
             "by_eye": loosest(confidence[half], wrong[half], grid),

@@ -9,8 +9,8 @@ beside the folds decides nothing: it gives the numbers of the card, as it does b
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +41,12 @@ CONFORMAL_LEVEL = 0.95
 # thresholds of a good model lie.
 _WITHHELD = np.unique(np.concatenate([np.linspace(0, 0.05, 101), np.linspace(0.05, 1, 191)]))
 _HISTOGRAM_BINS = 20
-_SPREAD_SHARE = 0.2
 _EVEN_STARTS = 4
+_EVEN_SHARE = 0.2
+"""Part of a test's level that the thresholds of `even_levels` share."""
+
 _AS_LIKELY = 0.01
+"""Likelihoods this close are taken for equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +107,21 @@ def judge(scores: Scores, calibration: Calibration, novelty: Novelty | None) -> 
     return Judged(calibrated(scores.logits, calibration), scores.targets, novelty_p)
 
 
-def calibrate(recipe: Recipe, validation: Scores, calibration: Scores, mixture: str) -> Calibrated:
+def calibrate(
+    recipe: Recipe,
+    validation: Scores,
+    calibration: Scores,
+    mixture: str,
+    risks: Sequence[float] = RISKS,
+) -> Calibrated:
     """Return everything that decides, fitted on one split and certified on another."""
     mapping = fit_calibration(recipe.calibration, validation, "validation")
     novelty = novelty_tables(validation, recipe.novelty_names, "validation")
     chosen = judge(validation, mapping, novelty)
     once = judge(calibration, mapping, novelty)
     grid = threshold_grid(chosen.confidence, recipe.least_confidence)
-    table = certified_table(once, grid, recipe.novelty_alpha, chosen)
+    plan = plan_tests(chosen, recipe.novelty_alpha, grid)
+    table = certified_table(once, plan, recipe.novelty_alpha, risks)
     policy = make_policy(recipe, table, len(once.targets), mixture, "calibration")
     return Calibrated(
         mapping,
@@ -134,7 +144,9 @@ class CrossCalibrated:
     """Risk -> whether a row is answered by the threshold that the other folds certified."""
 
 
-def cross_calibrate(recipe: Recipe, out_of_fold: OutOfFold, mixture: str) -> CrossCalibrated:
+def cross_calibrate(
+    recipe: Recipe, out_of_fold: OutOfFold, mixture: str, risks: Sequence[float] = RISKS
+) -> CrossCalibrated:
     """Return everything that decides, from scores out of fold.
 
     What is shipped is fitted on all folds. Its numbers come from nesting: each fold is judged by
@@ -143,7 +155,8 @@ def cross_calibrate(recipe: Recipe, out_of_fold: OutOfFold, mixture: str) -> Cro
     scores, folds = out_of_fold.scores, out_of_fold.folds
     judged = _judge_by_other_folds(recipe, out_of_fold)
     grid = threshold_grid(judged.confidence, recipe.least_confidence)
-    table = certified_table(judged, grid, recipe.novelty_alpha)
+    alpha = recipe.novelty_alpha
+    table = certified_table(judged, plan_tests_blindly(judged, alpha, grid), alpha, risks)
     policy = make_policy(recipe, table, len(folds), mixture, "folds")
     mapping = fit_calibration(recipe.calibration, scores, "folds")
     novelty = novelty_tables(scores, recipe.novelty_names, "folds")
@@ -157,9 +170,10 @@ def cross_calibrate(recipe: Recipe, out_of_fold: OutOfFold, mixture: str) -> Cro
     answered = {row.max_error: np.zeros(len(folds), np.bool_) for row in table}
     for fold in np.unique(folds):
         inside = folds == fold
-        for row in certified_table(judged.part(~inside), grid, recipe.novelty_alpha):
+        others = judged.part(~inside)
+        for row in certified_table(others, plan_tests_blindly(others, alpha, grid), alpha, risks):
             if row.max_error in answered:
-                passes = judged.passing(recipe.novelty_alpha) >= row.threshold
+                passes = judged.passing(alpha) >= row.threshold
                 answered[row.max_error] |= inside & passes
     return CrossCalibrated(parts, judged, answered)
 
@@ -191,48 +205,56 @@ def threshold_grid(confidence: NDArray[np.float64], least: float = 0) -> list[fl
     return sorted({max(value, least) for value in values.tolist()}, reverse=True)
 
 
-def certify(  # noqa: PLR0913, PLR0917  # rows, thresholds, and the test
-    confidence: NDArray[np.float64],
-    wrong: NDArray[np.bool_],
-    grid: Sequence[float],
-    max_error: float,
-    delta: float,
-    levels: NDArray[np.float64] | None = None,
-) -> CertifiedRow | None:
-    """Return the loosest threshold below which the error is certified, or None.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Thresholds to test, and how each test is expected to end, without the rows that certify."""
 
-    With probability 1 - `delta` over the draw of the rows, at most `max_error` of the inputs that
-    pass the threshold are wrong. Learn-then-Test (Angelopoulos et al. 2021, sections 3 and 4) with
-    the exact binomial tail as p-value and the fallback procedure, see `passed`. No level depends on
-    these rows, so one more row that is right never loses a certificate.
+    grid: Sequence[float]
+    """Thresholds, strict to loose."""
 
-    Args:
-        confidence: shape (rows,), rounded to 1e-6; below every threshold where a gate is closed.
-        wrong: shape (rows,).
-        grid: thresholds, strict to loose, chosen without these rows.
-        max_error: risk to certify.
-        delta: probability that the certificate may be wrong.
-        levels: shape (grid,), from `planned_levels` for this risk and `delta`. None shares `delta`
-            between a few thresholds.
+    n: NDArray[np.int64]
+    """Shape (grid,): rows expected to pass each threshold."""
+
+    errors: NDArray[np.float64]
+    """Shape (grid,): how many of these are expected to be wrong."""
+
+    def levels(self, max_error: float, delta: float) -> NDArray[np.float64]:
+        """Return the level at which each threshold is tested first, shape (grid,); sum `delta`.
+
+        Most of `delta` goes to the threshold that is most likely to pass, the loosest of the best.
+        A few others share a fifth of it, so that one unlucky row does not end all tests. A
+        threshold gets nothing where so small a level needs more rows than there are.
+        """
+        levels = even_levels(len(self.grid), delta * _EVEN_SHARE)
+        levels[_allowed_errors(self.n, max_error, levels) < 0] = 0
+        rest = delta - levels.sum()
+        # Errors are rare and nearly independent: Poisson.
+        likelihood = poisson.cdf(_allowed_errors(self.n, max_error, rest), self.errors)
+        likeliest = np.flatnonzero(likelihood >= likelihood.max() - _AS_LIKELY)[-1]
+        levels[likeliest] += rest
+        return levels
+
+
+def plan_tests(seen: Judged, novelty_alpha: float, grid: Sequence[float]) -> Plan:
+    """Return a plan from rows that certify nothing, about as many as those that do.
+
+    The plan expects the errors of these rows, or those that their confidences tell if they are
+    more: confident rows may have wrong labels.
     """
-    n, errors = count_passing(confidence, wrong, grid)
-    own = even_levels(len(grid), delta) if levels is None else levels
-    is_certified = passed(binom.cdf(errors, n, max_error), own)
-    if not is_certified.any():
-        return None
-    last = int(np.flatnonzero(is_certified)[-1])
-    return CertifiedRow(
-        max_error=max_error,
-        threshold=grid[last],
-        coverage=int(n[last]) / len(confidence),
-        n=int(n[last]),
-        errors=int(errors[last]),
-    )
+    blind = plan_tests_blindly(seen, novelty_alpha, grid)
+    _, wrong = count_passing(seen.passing(novelty_alpha), seen.wrong, grid)
+    return replace(blind, errors=np.maximum(blind.errors, wrong))
+
+
+def plan_tests_blindly(judged: Judged, novelty_alpha: float, grid: Sequence[float]) -> Plan:
+    """Return a plan from confidences alone, which may be those of the rows that certify."""
+    confidence = judged.passing(novelty_alpha)
+    return Plan(grid, *count_passing(confidence, 1 - judged.confidence, grid))
 
 
 def count_passing(
     confidence: NDArray[np.float64], weight: NDArray[np.generic], grid: Sequence[float]
-) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
+) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return how many rows pass each threshold, and the sum of their weights, shape (grid,)."""
     order = np.argsort(-confidence, kind="stable")
     n = np.searchsorted(-confidence[order], -np.asarray(grid), side="right")
@@ -242,69 +264,10 @@ def count_passing(
 
 def even_levels(thresholds: int, delta: float) -> NDArray[np.float64]:
     """Return `delta` in equal parts at a few thresholds far apart, shape (thresholds,)."""
-    parts = np.zeros(thresholds)
+    levels = np.zeros(thresholds)
     positions = (np.arange(1, _EVEN_STARTS + 1) * (thresholds - 1)) // _EVEN_STARTS
-    np.add.at(parts, positions, delta / _EVEN_STARTS)
-    return parts
-
-
-def passed(p_values: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which tests of a sequence pass, so that any of them is wrong with the sum of `own`.
-
-    The fallback procedure: a test that passes hands its level on to the next one, which adds its
-    own. Wiens 2003; Wiens and Dmitrienko 2005 prove the error rate.
-
-    Args:
-        p_values: shape (..., tests).
-        own: levels, shape (tests,), chosen without the rows behind the p-values.
-    """
-    passes = np.zeros(p_values.shape, np.bool_)
-    handed_on = np.zeros(p_values.shape[:-1])
-    for test, level in enumerate(own):
-        available = handed_on + level
-        # At level 0 nothing passes, not even a p-value that underflows to 0.
-        passes[..., test] = (p_values[..., test] <= available) & (available > 0)
-        handed_on = np.where(passes[..., test], available, 0.0)
-    return passes
-
-
-def planned_levels(  # noqa: PLR0913  # rows, and the test that they plan
-    seen: Judged,
-    novelty_alpha: float,
-    grid: Sequence[float],
-    *,
-    max_error: float,
-    delta: float,
-    blind: bool,
-) -> NDArray[np.float64]:
-    """Return the level at which each threshold starts to be tested, shape (grid,); sum `delta`.
-
-    Most of it goes to the threshold that is most likely to pass, the loosest of the best. A few
-    others share a fifth, so that one unlucky row does not end everything; but not where so small a
-    level needs more rows than there are.
-
-    Args:
-        seen: rows that certify nothing, about as many as certify. With `blind` they may be the
-            same rows: their labels are not used.
-        novelty_alpha: least novelty p-value to answer.
-        grid: thresholds, strict to loose.
-        max_error: risk to certify.
-        delta: probability that the certificate may be wrong.
-        blind: expect as many errors as the confidences say. Otherwise the errors of these rows
-            count where they are more: confident rows with wrong labels, for example.
-    """
-    confidence = seen.passing(novelty_alpha)
-    n, expected = count_passing(confidence, 1 - seen.confidence, grid)
-    if not blind:
-        expected = np.maximum(expected, count_passing(confidence, seen.wrong, grid)[1])
-    own = even_levels(len(grid), delta * _SPREAD_SHARE)
-    own[_allowed_errors(n, max_error, own) < 0] = 0
-    rest = delta - own.sum()
-    # Errors are rare and nearly independent: Poisson.
-    likelihood = poisson.cdf(_allowed_errors(n, max_error, rest), expected)
-    likeliest = np.flatnonzero(likelihood >= likelihood.max() - _AS_LIKELY)[-1]
-    own[likeliest] += rest
-    return own
+    np.add.at(levels, positions, delta / _EVEN_STARTS)
+    return levels
 
 
 def _allowed_errors(
@@ -317,29 +280,77 @@ def _allowed_errors(
     return allowed
 
 
-def certified_table(
-    judged: Judged,
+def certify(
+    confidence: NDArray[np.float64],
+    wrong: NDArray[np.bool_],
     grid: Sequence[float],
-    novelty_alpha: float,
-    seen: Judged | None = None,
-    risks: Sequence[float] = RISKS,
+    max_error: float,
+    levels: NDArray[np.float64],
+) -> CertifiedRow | None:
+    """Return the loosest threshold below which the error is certified, or None.
+
+    With probability 1 - sum of `levels` over the draw of the rows, at most `max_error` of the
+    inputs that pass the threshold are wrong. Learn-then-Test (Angelopoulos et al. 2021, sections 3
+    and 4) with the exact binomial tail as p-value and the fallback procedure, see `passed`. No
+    level depends on these rows, so one more row that is right never loses a certificate.
+
+    Args:
+        confidence: shape (rows,), rounded to 1e-6; below every threshold where a gate is closed.
+        wrong: shape (rows,).
+        grid: thresholds, strict to loose, chosen without these rows.
+        max_error: risk to certify.
+        levels: shape (grid,), chosen without these rows, as by `Plan.levels`.
+    """
+    n, errors = count_passing(confidence, wrong, grid)
+    is_certified = passed(binom.cdf(errors, n, max_error), levels)
+    if not is_certified.any():
+        return None
+    last = int(np.flatnonzero(is_certified)[-1])
+    return CertifiedRow(
+        max_error=max_error,
+        threshold=grid[last],
+        coverage=int(n[last]) / len(confidence),
+        n=int(n[last]),
+        errors=int(errors[last]),
+    )
+
+
+def passed(p_values: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which tests of a sequence pass; the family-wise error rate is the sum of `levels`.
+
+    The fallback procedure: a test that passes adds its level to that of the next test. Wiens 2003;
+    Wiens and Dmitrienko 2005 prove the error rate.
+
+    Args:
+        p_values: shape (..., tests).
+        levels: shape (tests,), chosen without the rows behind the p-values.
+    """
+    passes = np.zeros(p_values.shape, np.bool_)
+    handed_on = np.zeros(p_values.shape[:-1])
+    for test, level in enumerate(levels):
+        available = handed_on + level
+        # At level 0 nothing passes, not even a p-value that underflows to 0.
+        passes[..., test] = (p_values[..., test] <= available) & (available > 0)
+        handed_on = np.where(passes[..., test], available, 0.0)
+    return passes
+
+
+def certified_table(
+    judged: Judged, plan: Plan, novelty_alpha: float, risks: Sequence[float] = RISKS
 ) -> tuple[CertifiedRow, ...]:
     """Return the certified row of each risk that has one, strict to loose; all hold at once.
 
     Args:
         judged: the rows that certify.
-        grid: thresholds, strict to loose, chosen without them.
+        plan: thresholds, and where to start.
         novelty_alpha: least novelty p-value to answer.
-        seen: rows that certify nothing and tell where to start; None: there are no others.
         risks: what to certify; they share `DELTA`.
     """
     confidence, delta = judged.passing(novelty_alpha), DELTA / len(risks)
-    rows = []
-    for risk in sorted(risks):
-        levels = planned_levels(
-            seen or judged, novelty_alpha, grid, max_error=risk, delta=delta, blind=seen is None
-        )
-        rows.append(certify(confidence, judged.wrong, grid, risk, delta, levels))
+    rows = (
+        certify(confidence, judged.wrong, plan.grid, risk, plan.levels(risk, delta))
+        for risk in sorted(risks)
+    )
     return tuple(row for row in rows if row is not None)
 
 

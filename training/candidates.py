@@ -17,7 +17,7 @@ from training.calibrate import (
     Judged,
     certify,
     judge,
-    planned_levels,
+    plan_tests,
     threshold_grid,
 )
 from training.errors import QuantizationRefused
@@ -135,9 +135,8 @@ class Workshop:
         grid = threshold_grid(seen.confidence)
         grid = [*(each for each in grid if each > row.threshold), row.threshold]
         alpha = self.bundle.manifest.policy.novelty_alpha
-        risk, delta = row.max_error, DELTA / len(RISKS)
-        levels = planned_levels(seen, alpha, grid, max_error=risk, delta=delta, blind=False)
-        found = certify(judged.passing(alpha), judged.wrong, grid, risk, delta, levels)
+        levels = plan_tests(seen, alpha, grid).levels(row.max_error, DELTA / len(RISKS))
+        found = certify(judged.passing(alpha), judged.wrong, grid, row.max_error, levels)
         return found is not None and found.threshold == row.threshold
 
     def _judged(self, runtime: Runtime, split: Split) -> Judged:

@@ -6,14 +6,13 @@ a threshold chosen by eye would do: the loosest one whose error on the calibrati
 enough. It breaks its promise about every other time.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from training.calibrate import DELTA, RISKS, Judged, passed, planned_levels
+from training.calibrate import DELTA, RISKS, Judged, Plan, passed
 
 RESPLITS = 1000
 
@@ -45,28 +44,23 @@ class Violations:
     the chance of the draw: the other part is finite too."""
 
 
-def violations(  # noqa: PLR0913, PLR0917  # two sets of rows, and how they are judged and split
-    pooled: Judged,
-    seen: Judged,
-    grid: Sequence[float],
-    novelty_alpha: float,
-    calibration_rows: int,
-    seed: int,
+def violations(
+    pooled: Judged, plan: Plan, novelty_alpha: float, calibration_rows: int, seed: int
 ) -> Violations:
     """Return how often certificates break their promise over `RESPLITS` random re-splits.
 
     Args:
         pooled: the rows of calibration and test together, judged by what the validation split
             chose; none of the rows may have chosen it.
-        seen: the validation split, judged in the same way.
-        grid: thresholds, strict to loose, as `training.calibrate.threshold_grid` returns them.
+        plan: thresholds, and where to start, as the validation split plans them.
         novelty_alpha: least novelty p-value to answer.
         calibration_rows: how many of the rows certify; the others are the inputs.
         seed: of the re-splits.
     """
     confidence, wrong = pooled.passing(novelty_alpha), pooled.wrong
     # Position of the strictest threshold that a row passes; len(grid) if it passes none.
-    first = np.searchsorted(-np.asarray(grid), -confidence, side="left")
+    grid = np.asarray(plan.grid)
+    first = np.searchsorted(-grid, -confidence, side="left")
     all_passing, all_errors = _counts(first, wrong, len(grid))
     rng = np.random.default_rng(seed)
     passing = np.empty((RESPLITS, len(grid)), np.int64)
@@ -78,8 +72,7 @@ def violations(  # noqa: PLR0913, PLR0917  # two sets of rows, and how they are 
     promises = []
     for risk in RISKS:
         is_broken = (all_errors - errors) > risk * (all_passing - passing)
-        delta = DELTA / len(RISKS)
-        levels = planned_levels(seen, novelty_alpha, grid, max_error=risk, delta=delta, blind=False)
+        levels = plan.levels(risk, DELTA / len(RISKS))
         certified = certified_positions(passing, errors, risk, levels)
         by_eye = _last(errors <= risk * passing)
         promises.append(

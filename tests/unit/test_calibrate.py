@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from training_toys import drawn_scores, toy_recipe
 
-from service.bundle.manifest import TemperatureScaling
+from service.bundle.manifest import CertifiedRow, TemperatureScaling
 from training.calibrate import (
     Judged,
     calibrate,
@@ -22,7 +22,8 @@ from training.calibrate import (
     judge,
     make_policy,
     passed,
-    planned_levels,
+    plan_tests,
+    plan_tests_blindly,
     threshold_grid,
 )
 from training.recipe import OutOfFold, Scores
@@ -80,7 +81,10 @@ def test_certified_threshold_is_that_of_mapie(max_error: float, seed: int) -> No
 def test_certified_row_counts_what_it_answers() -> None:
     judged = judged_rows(3_000)
 
-    row = certify(judged.confidence, judged.wrong, threshold_grid(judged.confidence), 0.05, 0.01)
+    grid = threshold_grid(judged.confidence)
+    levels = even_levels(len(grid), 0.01)
+
+    row = certify(judged.confidence, judged.wrong, grid, 0.05, levels)
 
     assert row is not None
     answered = judged.confidence >= row.threshold
@@ -91,7 +95,7 @@ def test_certified_row_counts_what_it_answers() -> None:
 def test_too_few_rows_certify_nothing() -> None:
     confidence, wrong = np.ones(298), np.zeros(298, np.bool_)
 
-    row = certify(confidence, wrong, [1.0], 0.01, 0.05)
+    row = certify(confidence, wrong, [1.0], 0.01, even_levels(1, 0.05))
 
     assert row is None
 
@@ -101,7 +105,8 @@ def test_one_mislabelled_row_at_the_top_does_not_end_the_walk() -> None:
     wrong = np.zeros(2_000, np.bool_)
     wrong[0] = True
 
-    row = certify(confidence, wrong, threshold_grid(confidence), 0.01, 0.05 / 6)
+    grid = threshold_grid(confidence)
+    row = certify(confidence, wrong, grid, 0.01, even_levels(len(grid), 0.05 / 6))
 
     assert row is not None
     assert row.coverage == 1
@@ -119,7 +124,9 @@ def test_one_more_row_at_a_round_number_keeps_the_certificate(
     grid = threshold_grid(confidence)
     confidence[-rows // 20 :] = -1
 
-    row = certify(confidence, np.zeros(rows + more, np.bool_), grid, max_error, 0.05)
+    levels = even_levels(len(grid), 0.05)
+
+    row = certify(confidence, np.zeros(rows + more, np.bool_), grid, max_error, levels)
 
     assert row is not None
     assert row.n == (confidence > 0).sum()
@@ -133,36 +140,40 @@ def answers(draw: st.DrawFn) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     return confidence, rng.random(len(confidence)) < draw(st.floats(0, 0.5)) * (1 - confidence)
 
 
+def threshold_of(row: CertifiedRow | None) -> float:
+    """Return the certified threshold; above every confidence if no row was certified."""
+    return row.threshold if row else 2.0
+
+
 @given(
     rows=answers(),
     max_error=st.sampled_from([0.005, 0.01, 0.02, 0.05, 0.1]),
     added=st.integers(1, 50),
-    likely=st.none() | st.floats(0, 1),
+    likely=st.floats(0, 1),
+    likely_level=st.sampled_from([0.0, 0.04, 0.05]),
 )
 def test_more_rows_that_are_right_never_lose_a_certificate(
     rows: tuple[NDArray[np.float64], NDArray[np.bool_]],
     max_error: float,
     added: int,
-    likely: float | None,
+    likely: float,
+    likely_level: float,
 ) -> None:
     confidence, wrong = rows
     grid = threshold_grid(judged_rows(500, seed=98).confidence)
-    levels = None
-    if likely is not None:
-        levels = even_levels(len(grid), 0.01)
-        levels[round(likely * (len(grid) - 1))] += 0.04
+    levels = even_levels(len(grid), 0.05 - likely_level)
+    levels[round(likely * (len(grid) - 1))] += likely_level
 
-    before = certify(confidence, wrong, grid, max_error, 0.05, levels)
+    before = certify(confidence, wrong, grid, max_error, levels)
     after = certify(
         np.append(confidence, np.ones(added)),
         np.append(wrong, np.zeros(added, np.bool_)),
         grid,
         max_error,
-        0.05,
         levels,
     )
 
-    assert before is None or (after is not None and after.threshold <= before.threshold)
+    assert threshold_of(after) <= threshold_of(before)
 
 
 @pytest.mark.parametrize("rows", [50, 500, 5_000])
@@ -170,7 +181,7 @@ def test_levels_of_all_thresholds_sum_to_the_level_of_the_test(rows: int) -> Non
     seen = judged_rows(rows, seed=5)
     grid = threshold_grid(seen.confidence)
 
-    planned = planned_levels(seen, 0, grid, max_error=0.02, delta=0.05, blind=False)
+    planned = plan_tests(seen, 0, grid).levels(0.02, 0.05)
 
     assert planned.sum() == pytest.approx(0.05)
     assert even_levels(len(grid), 0.05).sum() == pytest.approx(0.05)
@@ -182,7 +193,7 @@ def test_few_rows_give_the_whole_level_to_one_threshold() -> None:
     seen = judged_rows(80, seed=5)
     grid = threshold_grid(seen.confidence)
 
-    planned = planned_levels(seen, 0, grid, max_error=0.05, delta=0.05, blind=True)
+    planned = plan_tests_blindly(seen, 0, grid).levels(0.05, 0.05)
 
     assert planned.max() == pytest.approx(0.05)
 
@@ -211,7 +222,8 @@ def test_wrong_labels_among_the_most_confident_rows_do_not_empty_the_table() -> 
     certified = 0
     for seed in range(100):
         seen, judged = noisy_rows(1_000, seed + 1_000), noisy_rows(1_000, seed)
-        table = certified_table(judged, threshold_grid(seen.confidence), 0, seen, (0.1,))
+        plan = plan_tests(seen, 0, threshold_grid(seen.confidence))
+        table = certified_table(judged, plan, 0, (0.1,))
         certified += bool(table)
 
     assert certified >= 95
@@ -220,7 +232,7 @@ def test_wrong_labels_among_the_most_confident_rows_do_not_empty_the_table() -> 
 def test_testing_starts_where_a_test_is_most_likely_to_pass() -> None:
     seen = judged_rows(3_000, seed=5)
     grid = threshold_grid(seen.confidence)
-    levels = planned_levels(seen, 0, grid, max_error=0.02, delta=0.05, blind=False)
+    levels = plan_tests(seen, 0, grid).levels(0.02, 0.05)
     start = levels.argmax()
     draws = [judged_rows(3_000, seed) for seed in range(100, 140)]
 
@@ -237,10 +249,7 @@ def test_blind_start_ignores_which_rows_are_wrong() -> None:
     grid = threshold_grid(seen.confidence)
     other = Judged(seen.probabilities, (seen.targets + 1) % LABELS, None)
 
-    one, two = (
-        planned_levels(each, 0, grid, max_error=0.05, delta=0.05, blind=True)
-        for each in (seen, other)
-    )
+    one, two = (plan_tests_blindly(each, 0, grid).levels(0.05, 0.05) for each in (seen, other))
 
     assert one.tolist() == two.tolist()
 
@@ -254,11 +263,11 @@ def test_certificate_is_broken_no_more_often_than_promised(*, is_noisy: bool) ->
     grid = threshold_grid(seen.confidence)
     rng = np.random.default_rng(3)
     delta, max_error, broken = 0.1, 0.1 if is_noisy else 0.05, 0
-    levels = planned_levels(seen, 0, grid, max_error=max_error, delta=delta, blind=False)
+    levels = plan_tests(seen, 0, grid).levels(max_error, delta)
 
     for _ in range(400):
         chosen = rng.integers(0, len(all_wrong), 2_000)
-        row = certify(all_confidence[chosen], all_wrong[chosen], grid, max_error, delta, levels)
+        row = certify(all_confidence[chosen], all_wrong[chosen], grid, max_error, levels)
         answered = all_confidence >= (row.threshold if row else 2)
         broken += bool(answered.any() and all_wrong[answered].mean() > max_error)
 
@@ -304,7 +313,7 @@ def test_label_with_too_few_rows_is_always_a_candidate() -> None:
 def test_default_is_the_next_larger_risk_that_could_be_certified() -> None:
     judged = judged_rows(3_000)
     grid = threshold_grid(judged.confidence)
-    row = certify(judged.confidence, judged.wrong, grid, 0.05, 0.01)
+    row = certify(judged.confidence, judged.wrong, grid, 0.05, even_levels(len(grid), 0.01))
     assert row is not None
 
     policy = make_policy(toy_recipe(max_error=0.001), (row,), 3_000, "toys", "calibration")

@@ -11,7 +11,7 @@ from training.calibrate import (
     Judged,
     certify,
     judge,
-    planned_levels,
+    plan_tests,
     threshold_grid,
 )
 from training.resplits import RESPLITS, Violations, certified_positions, violations
@@ -26,11 +26,12 @@ def judged_rows(n: int, seed: int) -> Judged:
 
 SEEN = judged_rows(3_000, seed=1)
 GRID = threshold_grid(SEEN.confidence)
+PLAN = plan_tests(SEEN, 0, GRID)
 
 
 @pytest.fixture(scope="module")
 def found() -> Violations:
-    return violations(judged_rows(15_000, seed=0), SEEN, GRID, 0.0, 5_000, seed=2)
+    return violations(judged_rows(15_000, seed=0), PLAN, 0.0, 5_000, seed=2)
 
 
 def test_table_breaks_its_promise_no_more_often_than_it_says(found: Violations) -> None:
@@ -60,16 +61,13 @@ def test_position_is_that_of_the_threshold_that_training_certifies(
     max_error: float, rows: int
 ) -> None:
     parts = [judged_rows(rows, seed) for seed in range(10, 20)]
-    delta = DELTA / len(RISKS)
-    levels = planned_levels(SEEN, 0, GRID, max_error=max_error, delta=delta, blind=False)
+    levels = PLAN.levels(max_error, DELTA / len(RISKS))
     passes = np.array([[part.confidence >= least for least in GRID] for part in parts])
     errors = (passes & np.array([part.wrong for part in parts])[:, None]).sum(axis=2)
 
     positions = certified_positions(passes.sum(axis=2), errors, max_error, levels)
 
-    certified = [
-        certify(part.confidence, part.wrong, GRID, max_error, delta, levels) for part in parts
-    ]
+    certified = [certify(part.confidence, part.wrong, GRID, max_error, levels) for part in parts]
     found = [None if position < 0 else GRID[position] for position in positions.tolist()]
     assert found == [row and row.threshold for row in certified]
 
@@ -78,6 +76,6 @@ def test_closed_novelty_gate_leaves_nothing_to_promise() -> None:
     rows = judged_rows(2_000, seed=3)
     novel = Judged(rows.probabilities, rows.targets, np.zeros(2_000))
 
-    found = violations(novel, novel, GRID, 0.01, 1_000, seed=0)
+    found = violations(novel, plan_tests(novel, 0.01, GRID), 0.01, 1_000, seed=0)
 
     assert [(row.certified, row.broken) for row in found.promises] == [(0, 0)] * len(RISKS)

@@ -1,7 +1,7 @@
 """Scores of labelled rows become what decides, certified as well as their number allows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import keras
@@ -9,16 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from service.bundle.manifest import Policy
-from training import calibrate
-from training.calibrate import (
-    Calibrated,
-    Judged,
-    certified_table,
-    make_policy,
-    reference_profile,
-)
+from training.calibrate import Calibrated, Judged, calibrate, cross_calibrate
 from training.errors import PackRefused
+from training.mappings import rows_of
 from training.packing.classifiers import Look
 from training.packing.heads import (
     MAX_FEATURES,
@@ -160,43 +153,17 @@ def decide(
     """Return what decides, with a certified row for each of `risks` that has one."""
     if parting.kind == "halves":
         return _decide_by_halves(recipe, risks, scores, parting, mixture)
-    crossed = calibrate.cross_calibrate(recipe, OutOfFold(scores, parting.parts), mixture)
-    grid = calibrate.threshold_grid(crossed.judged.confidence)
-    alpha = recipe.novelty_alpha
-    table = certified_table(crossed.judged, grid, alpha, risks=risks)
-    policy = make_policy(recipe, table, len(parting.parts), mixture, "folds")
-    answered = {row.max_error: np.zeros(len(parting.parts), np.bool_) for row in table}
-    for fold in np.unique(parting.parts):
-        inside = parting.parts == fold
-        for row in certified_table(crossed.judged.part(~inside), grid, alpha, risks=risks):
-            if row.max_error in answered:
-                passes = crossed.judged.passing(alpha) >= row.threshold
-                answered[row.max_error] |= inside & passes
-    parts = _with_policy(crossed.parts, policy, crossed.judged, recipe.labels)
-    return Decided(parts, crossed.judged, answered, "calibration rows, each fold by the others")
+    crossed = cross_calibrate(recipe, OutOfFold(scores, parting.parts), mixture, risks)
+    split = "calibration rows, each fold by the others"
+    return Decided(crossed.parts, crossed.judged, crossed.answered, split)
 
 
 def _decide_by_halves(
     recipe: Recipe, risks: Sequence[float], scores: Scores, parting: Parting, mixture: str
 ) -> Decided:
-    fits = parting.fits
-    parts = calibrate.calibrate(recipe, _rows_of(scores, fits), _rows_of(scores, ~fits), mixture)
-    judged = parts.judge(_rows_of(scores, ~fits))
-    chosen = parts.judge(_rows_of(scores, fits))
-    grid = calibrate.threshold_grid(chosen.confidence)
-    table = certified_table(judged, grid, recipe.novelty_alpha, chosen, risks)
-    policy = make_policy(recipe, table, len(judged.targets), mixture, "calibration")
+    fitting, certifying = (rows_of(scores, mask) for mask in (parting.fits, ~parting.fits))
+    parts = calibrate(recipe, fitting, certifying, mixture, risks)
+    judged = parts.judge(certifying)
     passing = judged.passing(recipe.novelty_alpha)
-    answered = {row.max_error: passing >= row.threshold for row in table}
-    parts = _with_policy(parts, policy, judged, recipe.labels)
+    answered = {row.max_error: passing >= row.threshold for row in parts.policy.table}
     return Decided(parts, judged, answered, "calibration rows that certify")
-
-
-def _with_policy(
-    parts: Calibrated, policy: Policy, judged: Judged, labels: tuple[str, ...]
-) -> Calibrated:
-    return replace(parts, policy=policy, reference=reference_profile(judged, policy, labels))
-
-
-def _rows_of(scores: Scores, mask: NDArray[np.bool_]) -> Scores:
-    return Scores(scores.logits[mask], scores.novelty_scores[mask], scores.targets[mask])

@@ -33,6 +33,7 @@ from training.calibrate import (
     conformal_limits,
     judge,
     make_policy,
+    plan_tests_blindly,
     reference_profile,
     threshold_grid,
 )
@@ -127,7 +128,9 @@ def manifest_of(scores: Scores, files: dict[str, File]) -> Manifest:
         novelty_names=NOVELTY,
         novelty_alpha=0.01,
     )
-    table = certified_table(judged, threshold_grid(judged.confidence), recipe.novelty_alpha)
+    alpha = recipe.novelty_alpha
+    plan = plan_tests_blindly(judged, alpha, threshold_grid(judged.confidence))
+    table = certified_table(judged, plan, alpha)
     policy = make_policy(recipe, table, ROWS, MIXTURE, "calibration")
     outputs = (
         Tensor(name="logits", dtype="float32", shape=(len(LABELS),)),
