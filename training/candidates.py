@@ -21,7 +21,7 @@ from training.calibrate import (
     threshold_grid,
 )
 from training.errors import QuantizationRefused
-from training.pipeline import GOLDEN
+from training.golden import GOLDEN
 from training.quantize import convolutions, prepare, quantized
 from training.recipe import Data, Scores, Split
 

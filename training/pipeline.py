@@ -6,7 +6,6 @@ or the data it came from have changed; what follows takes seconds and is always 
 
 import hashlib
 import importlib
-import io
 import logging
 import pkgutil
 from collections.abc import Sequence
@@ -19,20 +18,17 @@ import numpy as np
 
 from service.bundle import Bundle, read_bundle, write_bundle
 from service.bundle.manifest import Baseline, File, Graph, Manifest
-from service.runtimes import RuntimeOptions, load_runtime
 from training import evaluate, export, measuring, plots, recipes
 from training.calibrate import Calibrated, calibrate, cross_calibrate
 from training.describing import Subject, write_described
 from training.errors import RecipeMissing
 from training.fingerprints import array_fingerprint, code_fingerprint, fingerprint
+from training.golden import GOLDEN, golden_file, spread
 from training.packing.packed_recipe import PackedRecipe, make_packed
 from training.provenance import LIBRARIES, provenance_of
 from training.recipe import Data, Recipe, Scores, Split, Workbench
 from training.steps import Step
 from training.store import Kept, keep_fitted, read_fitted, read_scores
-
-GOLDEN = "golden.npz"
-GOLDEN_ROWS = 8
 
 log = logging.getLogger(__name__)
 
@@ -214,15 +210,8 @@ def _real_rows(data: Data) -> np.ndarray:
 
 
 def _golden(draft: Bundle, data: Data) -> bytes:
-    """Return rows and what the graph makes of them, run as one batch."""
     rows = _real_rows(data)
-    chosen = rows[np.linspace(0, len(rows) - 1, GOLDEN_ROWS).astype(int)]
-    outputs = export.run_rows(
-        load_runtime("onnx", draft, RuntimeOptions(threads=1, device="cpu")), chosen, GOLDEN_ROWS
-    )
-    stream = io.BytesIO()
-    np.savez_compressed(stream, rows=chosen, **outputs)
-    return stream.getvalue()
+    return golden_file(draft, rows[spread(len(rows))])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """A user's graph between entry and exit, proved to say what the model says."""
 
-import io
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -17,15 +16,15 @@ from service.bundle.manifest import Graph, Tensor
 from service.runtimes import RuntimeOptions, load_runtime
 from training import export
 from training.errors import ExportDiffers
+from training.golden import GOLDEN, golden_file, spread
 from training.packing.classifiers import Classifier, Look, open_classifier
 from training.packing.drafts import draft_manifest
-from training.packing.golden import spread, synthetic_rows
 from training.packing.heads import Entry, Exit, Reading, fit_entry, read_scores
 from training.packing.labelled import Labelled, read_labelled
 from training.packing.request import Request
+from training.packing.synthetic import synthetic_rows
 from training.recipe import Scores
 
-GOLDEN = "golden.npz"
 FILES = {"onnx": "model.onnx", "tensorflow": "saved_model/saved_model.pb"}
 """Runtime -> the file that it cannot do without."""
 
@@ -105,7 +104,7 @@ def wrap(request: Request, seen: Seen, last: Exit) -> Wrapped:
         )
         expected = _expected(seen, last)
         outputs = verify(draft, labelled.rows, expected, are_logarithms=last.returns != "logits")
-        contents[GOLDEN] = golden_rows(draft, _examples(request, labelled))
+        contents[GOLDEN] = golden_file(draft, _examples(request, labelled))
     scores = Scores(outputs["logits"], outputs["novelty_scores"], labelled.targets)
     return Wrapped(contents, graph, scores)
 
@@ -113,7 +112,7 @@ def wrap(request: Request, seen: Seen, last: Exit) -> Wrapped:
 def _examples(request: Request, labelled: Labelled) -> NDArray[np.generic]:
     """Return the golden rows, which every client of the model sees as examples."""
     if request.publish_examples:
-        return labelled.rows[spread(labelled.rows)]
+        return labelled.rows[spread(len(labelled.rows))]
     return synthetic_rows(labelled)
 
 
@@ -168,12 +167,3 @@ def verify(
                     )
     runtime = load_runtime("onnx", bundle, RuntimeOptions(threads=2, device="cpu"))
     return export.run_rows(runtime, rows, export.BATCH_ROWS[0])
-
-
-def golden_rows(bundle: Bundle, rows: NDArray[np.generic]) -> bytes:
-    """Return rows and what the graph makes of them, run as one batch."""
-    runtime = load_runtime("onnx", bundle, RuntimeOptions(threads=1, device="cpu"))
-    outputs = export.run_rows(runtime, rows, len(rows))
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, rows=rows, **outputs)
-    return stream.getvalue()
