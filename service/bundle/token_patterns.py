@@ -5,10 +5,12 @@ again one character later: 64 KB of one word take seconds, with the interpreter 
 alternative of a pattern must be one of these:
 
 - bounded: at most `MOST_CHARACTERS` long, with few ways to match;
-- a run, such as `[a-z]+`, after which nothing can fail: what was read is always kept;
-- `\b`, then one run of word characters: it is tried once for each word.
+- an unbounded quantifier on one character class, such as `[a-z]+`, after which nothing can fail to
+  match: no character is read twice;
+- `\b`, then one such quantifier on word characters: it is tried once for each word.
 """
 
+import math
 import re._constants as op  # type: ignore[import-not-found]  # `re` has no public parser
 import re._parser as parser  # type: ignore[import-not-found]
 from collections.abc import Iterator, Sequence
@@ -53,7 +55,7 @@ def _alternatives(items: list[Item]) -> Iterator[list[Item]]:
             choices = [each for branch in value[1] for each in _alternatives(list(branch))]
         elif code is op.SUBPATTERN:
             if value[1] or value[2]:
-                raise NotLinear("changes flags inside a group; change them for the whole pattern")
+                raise NotLinear("sets flags inside a group; set them for the whole pattern")
             choices = list(_alternatives(list(value[3])))
         else:
             choices = [[(code, value)]]
@@ -64,45 +66,43 @@ def _alternatives(items: list[Item]) -> Iterator[list[Item]]:
 
 
 def _check_alternative(items: Sequence[Item]) -> None:
-    run = next((place for place, item in enumerate(items) if _is_endless(item)), None)
-    if run is None:
+    unbounded = [place for place, item in enumerate(items) if _is_unbounded(item)]
+    if not unbounded:
         _check_bounded(items)
         return
-    before, after = items[:run], items[run + 1 :]
+    first = unbounded[0]
+    run, before, after = items[first], items[:first], items[first + 1 :]
     _check_bounded(before)
-    _check_run(items[run])
+    _check_run(run)
     if all(_is_optional(item) for item in after):
         for _, (_, _, body) in after:
             for alternative in _alternatives(list(body)):
                 _check_alternative(alternative)
         return
-    if any(_is_endless(item) for item in after):
-        raise NotLinear("has two repeats without an end, and the second may fail")
+    if len(unbounded) > 1:
+        raise NotLinear("has two unbounded quantifiers, and the second may fail to match")
     _check_bounded(after)
     starts_word = bool(before) and before[0] == (op.AT, op.AT_BOUNDARY)
-    if not starts_word or not all(_is_word(item) for item in (*before[1:], items[run])):
+    if not starts_word or not all(_is_word(item) for item in (*before[1:], run)):
         raise NotLinear(
-            r"goes on behind a repeat without an end; begin it with \b and repeat word characters "
-            r"only, such as \b\w+(?! />), or give the repeat an end, such as {1,64}"
+            r"may fail to match after an unbounded quantifier; begin it with \b and repeat word "
+            r"characters only, as in \b\w+(?! />), or bound the quantifier, as in {1,64}"
         )
 
 
 def _check_run(item: Item) -> None:
     least, _, body = item[1]
     if len(body) != 1 or body[0][0] not in _SINGLE:
-        raise NotLinear("repeats a group without an end; repeat one character class")
+        raise NotLinear("repeats a group without a bound; repeat one character class")
     if least > MOST_CHARACTERS:
-        raise NotLinear(f"asks for {least} repeats, more than {MOST_CHARACTERS}")
+        raise NotLinear(f"needs {least} repeats, more than {MOST_CHARACTERS}")
 
 
 def _check_bounded(items: Sequence[Item]) -> None:
     if sum(_width(item) for item in items) > MOST_CHARACTERS:
         raise NotLinear(f"may match more than {MOST_CHARACTERS} characters before it fails")
-    ways = 1
-    for item in items:
-        ways *= _ways(item)
-        if ways > MOST_WAYS:
-            raise NotLinear(f"has more than {MOST_WAYS} ways to match the same text")
+    if math.prod(map(_ways, items)) > MOST_WAYS:
+        raise NotLinear(f"has more than {MOST_WAYS} ways to match the same text")
 
 
 def _width(item: Item) -> int:
@@ -114,9 +114,9 @@ def _width(item: Item) -> int:
         return 0
     if code in _LOOKS:
         return _widest(list(value[1]))
-    if code in _REPEATS and not _is_endless(item):
+    if code in _REPEATS and not _is_unbounded(item):
         return int(value[1]) * _widest(list(value[2]))
-    raise NotLinear("uses a construct that token patterns may not have")
+    raise NotLinear("uses a construct that token patterns do not support")
 
 
 def _widest(items: list[Item]) -> int:
@@ -138,18 +138,12 @@ def _ways(item: Item) -> int:
 
 
 def _ways_of_all(items: list[Item]) -> int:
-    total = 0
-    for alternative in _alternatives(items):
-        ways = 1
-        for item in alternative:
-            ways *= _ways(item)
-        total += ways
-    return total
+    return sum(math.prod(map(_ways, alternative)) for alternative in _alternatives(items))
 
 
-def _is_endless(item: Item) -> bool:
+def _is_unbounded(item: Item) -> bool:
     code, value = item
-    # A lazy repeat is endless however it ends: what follows is tried after each step.
+    # A lazy repeat counts as unbounded: what follows is tried after each of its steps.
     return code is op.MIN_REPEAT or (code in _REPEATS and value[1] is op.MAXREPEAT)
 
 

@@ -46,6 +46,7 @@ class Heartbeat:
         self._lag = lag
         self._stall_s = stall_s
         self._cpu_s = stall_s * max(1.0, cores)
+        self._has_timer = stall_s > 0 and hasattr(signal, "setitimer")  # Windows has none
         self._beats = 0
         self._has_ended = threading.Event()
 
@@ -54,18 +55,21 @@ class Heartbeat:
         self._task = asyncio.get_running_loop().create_task(self._beat())
         if self._stall_s:
             threading.Thread(target=self._watch, name="dunno-heartbeat", daemon=True).start()
-            _dump_stacks_on(signal.SIGPROF)
+        if self._has_timer:
+            self._stacks = _stacks_to_standard_error()
 
     def stop(self) -> None:
         """Beat no more."""
         self._has_ended.set()
         self._task.cancel()
-        if self._stall_s:
+        if self._has_timer:
             signal.setitimer(signal.ITIMER_PROF, 0)
+            self._stacks.close()
 
     async def _beat(self) -> None:
         while True:
-            signal.setitimer(signal.ITIMER_PROF, self._cpu_s)  # 0 sets none
+            if self._has_timer:
+                signal.setitimer(signal.ITIMER_PROF, self._cpu_s)
             started_s = time.perf_counter()
             await asyncio.sleep(PERIOD_S)
             self._lag.observe(max(0.0, time.perf_counter() - started_s - PERIOD_S))
@@ -85,12 +89,20 @@ class Heartbeat:
                 os._exit(STALLED)
 
 
-def _dump_stacks_on(number: int) -> None:
-    """Write where each thread stands to standard error when that signal ends the process."""
+def _stacks_to_standard_error() -> contextlib.ExitStack:
+    """Let SIGPROF write the stacks of all threads to standard error before it ends the process.
+
+    Returns:
+        What undoes it when it is closed.
+    """
+    undo = contextlib.ExitStack()
     with contextlib.suppress(OSError):
         # Opened again to be non-blocking: a write to a full pipe would never return.
         error = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND)
-        faulthandler.register(number, file=error, all_threads=True, chain=True)
+        undo.callback(os.close, error)
+        faulthandler.register(signal.SIGPROF, file=error, all_threads=True, chain=True)
+        undo.callback(faulthandler.unregister, signal.SIGPROF)
+    return undo
 
 
 def _stacks() -> dict[str, list[str]]:

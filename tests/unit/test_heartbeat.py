@@ -50,6 +50,14 @@ def test_process_whose_event_loop_stands_still_ends_and_tells_where_it_stood() -
     assert 'File "<string>"' in stack[-1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_heartbeat_that_stops_leaves_no_file_open() -> None:
+    count = "len(__import__('os').listdir('/proc/self/fd'))"
+    again = "for _ in range(5):\n        heartbeat.start(); heartbeat.stop()"
+    with beating(60, f"before = {count}\n    {again}\n    assert {count} <= before") as process:
+        assert process.wait(PATIENCE_S) == 0
+
+
 @pytest.mark.parametrize("is_log_read", [True, False])
 def test_process_whose_interpreter_stays_locked_ends_and_tells_where_it_stood(
     *, is_log_read: bool
