@@ -1,13 +1,13 @@
 """Lines of TensorFlow Serving's own documents, typed as they stand there, for a model of ours."""
 
 import json
-import shutil
 import subprocess
 from typing import Any
 
 import pytest
+from tools import needs_curl
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+pytestmark = needs_curl
 
 
 def typed(line: str, address: str) -> Any:

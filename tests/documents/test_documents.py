@@ -13,6 +13,7 @@ import pytest
 from documents.blocks import Block, read_blocks
 from documents.checkout import ROOT, copy_repository, link_environment
 from documents.session import Session, installed_for
+from tools import needs_curl
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -29,7 +30,7 @@ WITH_PROGRAMS = [
 ]
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl"),
+    needs_curl,
     pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash"),
 ]
 

@@ -1,6 +1,5 @@
 """Programs of a page run one after the other, and what goes wrong is told by page and line."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from documents.blocks import read_blocks
 from documents.checkout import ROOT
 from documents.session import BlockFailed, Session, installed_for
+from tools import needs_curl
 
 PAGE = "docs/a.md"
 
@@ -91,7 +91,7 @@ def test_server_that_does_not_start_is_told_with_its_log(session: Session) -> No
         run(session, "```sh", "DUNNO_MODELS=nowhere dunno serve", "```")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@needs_curl
 def test_answer_that_is_a_refusal_fails_unless_the_page_shows_it(
     session: Session, address: str
 ) -> None:

@@ -10,26 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from locks import LOCKS, applies, pinned, read_lock
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-LOCKS = sorted(path.stem for path in ROOT.glob("requirements/*.txt"))
-PINNED = re.compile(
-    r"^(?P<requirement>[A-Za-z0-9_.\[\],-]+==[^\s;]+(?: ; [^\\]+)?) ?\\?$", re.MULTILINE
-)
 INSTALLING = re.compile(r"^.*\binstall\b(?:.*\\\n)*.*--require-hashes.*$", re.MULTILINE)
+HASH = re.compile(r" +--hash=sha256:[0-9a-f]{64}(?: \\)?")
 OLDEST_PIPS = {"3.11.0": "22.3", "3.12.0": "23.2.1", "3.13.0": "24.2"}
 """Release of Python -> pip that its `venv` installs; Debian 12 is between the first two."""
-
-
-def pinned(text: str) -> dict[str, Requirement]:
-    """Return the requirements of a lock file that apply to this Python, by name."""
-    found = [Requirement(match["requirement"]) for match in PINNED.finditer(text)]
-    return {each.name: each for each in found if each.marker is None or each.marker.evaluate()}
-
-
-def read_lock(lock: str) -> str:
-    return (ROOT / f"requirements/{lock}.txt").read_text()
 
 
 def normalised(name: str) -> str:
@@ -45,32 +33,32 @@ def test_every_package_of_a_lock_file_is_pinned_by_its_hash(lock: str) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_lock_file_names_no_index(lock: str) -> None:
-    assert re.findall(r"://|--(?:extra-)?index-url|--find-links", read_lock(lock)) == []
+def test_lock_file_holds_nothing_but_pinned_packages_and_their_hashes(lock: str) -> None:
+    """So it names no index: each machine uses its own."""
+    indented = [line for line in read_lock(lock).splitlines() if line.startswith(" ")]
+
+    assert pinned(lock)  # which fails on any other line at the margin
+    assert [line for line in indented if not HASH.fullmatch(line)] == []
 
 
 def test_whatever_an_installed_package_requires_is_in_the_lock_with_its_extras() -> None:
     """pip 23.2 looks for the newest `coverage` if the lock pins it without its extra `toml`."""
-    lock = pinned(read_lock("dev"))
+    lock = pinned("dev")
     missing = [
         f"{requiring} requires {requirement}"
         for requiring, each in lock.items()
         for requirement in map(Requirement, importlib.metadata.requires(requiring) or [])
-        if is_wanted(requirement, each.extras) and not is_pinned(requirement, lock)
+        if applies(requirement, each.extras) and not is_pinned(requirement, lock)
     ]
 
     assert missing == []
 
 
-def is_wanted(requirement: Requirement, extras: set[str]) -> bool:
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
-
-
 def is_pinned(requirement: Requirement, lock: dict[str, Requirement]) -> bool:
-    found = lock.get(normalised(requirement.name))
-    if found is None:
+    name = normalised(requirement.name)
+    if name not in lock:
         return False
+    found = lock[name]
     (version,) = (each.version for each in found.specifier)
     return requirement.extras <= found.extras and requirement.specifier.contains(
         version, prereleases=True
@@ -113,7 +101,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for version in OLDEST_PIPS.values():
         done = run(*download, f"pip=={version}", cwd=folder)
         assert done.returncode == 0, done.stderr
-    for name in pinned(read_lock("dev")):
+    for name in pinned("dev"):
         write_newer_release(folder, name)
     return folder
 
@@ -146,7 +134,7 @@ class OldPip:
 
     def install(self, requirements: Path, *options: str) -> subprocess.CompletedProcess[str]:
         hashed = ("--require-hashes", "--requirement", requirements)
-        local = ("--no-index", "--find-links", self._wheels)
+        local = ("--no-index", "-f", self._wheels)
         return self("install", "--quiet", *local, *options, *hashed)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from packaging.requirements import Requirement
+from locks import pinned
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = {
@@ -28,17 +28,7 @@ SPDX = {
 SAID_ELSEWHERE = {
     "pysimdjson": "MIT",  # its metadata say nothing, its LICENSE file does
 }
-LINE = re.compile(
-    r"^(?P<requirement>[A-Za-z0-9_.\[\],-]+==[^\s;]+(?: ; [^\\]+)?) ?\\?$", re.MULTILINE
-)
-
-
-def locked() -> list[Requirement]:
-    """Return what the lock file installs on this machine."""
-    text = (ROOT / "requirements/service.txt").read_text()
-    found = [Requirement(match["requirement"]) for match in LINE.finditer(text)]
-    assert len(found) == len(re.findall("^[^ ]", text, re.MULTILINE))
-    return [each for each in found if each.marker is None or each.marker.evaluate()]
+LOCKED = pinned("service")
 
 
 def licence_of(name: str) -> str:
@@ -58,12 +48,12 @@ def licence_of(name: str) -> str:
 
 def test_list_of_licences_says_what_the_packages_say() -> None:
     text = (ROOT / "docs/licences.md").read_text()
-    lines = sorted(f"| {each.name} | {licence_of(each.name)} |" for each in locked())
+    lines = sorted(f"| {name} | {licence_of(name)} |" for name in LOCKED)
 
     assert [line for line in text.splitlines() if line.startswith("| ")][2:] == lines
 
 
-@pytest.mark.parametrize("name", [each.name for each in locked()])
+@pytest.mark.parametrize("name", LOCKED)
 def test_licence_of_every_package_of_the_service_is_allowed(name: str) -> None:
     words = set(re.findall(r"[\w.-]+", licence_of(name))) - {"AND", "OR", "WITH"}
 
