@@ -323,7 +323,7 @@ def passed(p_values: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArra
 
     Args:
         p_values: shape (..., tests).
-        levels: shape (tests,), chosen without the rows behind the p-values.
+        levels: shape (tests,), chosen without the rows of the p-values.
     """
     passes = np.zeros(p_values.shape, np.bool_)
     handed_on = np.zeros(p_values.shape[:-1])

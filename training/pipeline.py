@@ -83,7 +83,7 @@ def train(name: str, network: str, place: Place) -> Bundle:
         return bundle
     log.info("our network: %s", own.network)
     own_place = Place(place.data, own_work(name, place), place.bundle)
-    return make(own, own_place, lecture_baselines(name, place))
+    return make(own, own_place, lecture_baselines(name, lecture, place))
 
 
 def lecture_folder(name: str, place: Place) -> Path:
@@ -91,13 +91,14 @@ def lecture_folder(name: str, place: Place) -> Path:
     return place.work / "lecture" / name
 
 
-def lecture_baselines(name: str, place: Place) -> tuple[Baseline, ...]:
-    """Return the numbers of the lecture networks that were trained here; none if none was."""
-    bundles = [read_bundle(path) for path in sorted(lecture_folder(name, place).glob("*"))]
+def lecture_baselines(name: str, lecture: Sequence[Recipe], place: Place) -> tuple[Baseline, ...]:
+    """Return the numbers of a recipe's lecture networks that were trained in this work folder."""
+    paths = [lecture_folder(name, place) / str(number + 1) for number in range(len(lecture))]
+    manifests = [read_bundle(path).manifest for path in paths if path.exists()]
     return tuple(
-        evaluate.baseline(bundle.manifest.provenance.network, bundle.manifest.evaluation)
-        for bundle in bundles
-        if bundle.manifest.evaluation
+        evaluate.baseline(manifest.provenance.network, manifest.evaluation)
+        for manifest in manifests
+        if manifest.evaluation
     )
 
 

@@ -6,12 +6,13 @@ the work folder, and fits again if that is gone.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from service.bundle import Bundle, read_bundle
-from service.bundle.manifest import Manifest
+from service.bundle.manifest import Baseline, Manifest
 from service.bundle.store import file_of
 from training import measuring
 from training.calibrate import cross_calibrate
@@ -50,21 +51,31 @@ def remeasure(name: str, place: Place) -> Remeasured:
         RecipeDiffers: if the recipe has other labels or another input than the bundle.
         DataMissing, DataCorrupt: if the data cannot be had.
     """
-    recipe, _ = find_recipe(name)
+    recipe, lecture = find_recipe(name)
     before = read_bundle(place.bundle)
     refuse_other_labels(recipe, before)
     if isinstance(recipe, PackedRecipe):
         after = remeasure_packed(recipe, place.data, place.work / name, before)
     else:
-        after = remeasure_recipe(recipe, place, before)
+        baselines = lecture_baselines(name, lecture, place)
+        after = remeasure_recipe(recipe, place, before, baselines)
     evaluation = after.manifest.evaluation
     if evaluation is None:
         raise TypeError("a measured bundle has an evaluation")
     return Remeasured(after, compare(before.manifest.evaluation, evaluation))
 
 
-def remeasure_recipe(recipe: Recipe, place: Place, bundle: Bundle) -> Bundle:
-    """Measure a bundle that `pipeline.make` wrote, write its card anew, and return it."""
+def remeasure_recipe(
+    recipe: Recipe, place: Place, bundle: Bundle, baselines: Sequence[Baseline] = ()
+) -> Bundle:
+    """Measure a bundle that `pipeline.make` wrote, write its card, and return it.
+
+    Args:
+        recipe: what was made.
+        place: where its data and its steps are.
+        bundle: what came of it.
+        baselines: for the card; none keeps those that it has.
+    """
     data = recipe.load(place.data)
     manifest = bundle.manifest
     refuse_other_data(bundle, data)
@@ -72,8 +83,8 @@ def remeasure_recipe(recipe: Recipe, place: Place, bundle: Bundle) -> Bundle:
     reported = _reported(recipe, manifest, data, scores, own_work(recipe.name, place))
     evaluation = measuring.measure(manifest, reported, scores, data)
     if manifest.evaluation:
-        baselines = lecture_baselines(recipe.name, place) or manifest.evaluation.baselines
-        kept = {"baselines": baselines, "facts": manifest.evaluation.facts}
+        shown = tuple(baselines) or manifest.evaluation.baselines
+        kept = {"baselines": shown, "facts": manifest.evaluation.facts}
         evaluation = evaluation.model_copy(update=kept)
     return write_described(
         bundle.path,

@@ -13,7 +13,7 @@ from service.bundle.manifest import Baseline, ImageInput
 from training import evaluate
 from training.comparison import compare
 from training.errors import RecipeDiffers
-from training.pipeline import Place, make, own_work
+from training.pipeline import Place, lecture_baselines, lecture_folder, make, own_work
 from training.recipe import Data, Fitted, Split, Workbench
 from training.remeasure import remeasure_recipe
 
@@ -95,6 +95,25 @@ def test_card_of_before_is_no_hindrance(place: Place) -> None:
 
     assert after.manifest.evaluation is not None
     assert after.manifest.evaluation.baselines == ()
+
+
+def test_card_takes_over_baselines_that_were_measured_again(place: Place) -> None:
+    better = LECTURE.model_copy(update={"nll": 0.5})
+
+    after = remeasure_recipe(toy_recipe(), place, read_bundle(place.bundle), [better])
+
+    assert after.manifest.evaluation is not None
+    assert after.manifest.evaluation.baselines == (better,)
+
+
+def test_only_the_lecture_networks_of_the_recipe_are_baselines(place: Place) -> None:
+    folder = lecture_folder("toy", place)
+    for number in ("1", "2"):  # an older recipe had a second one
+        shutil.copytree(place.bundle, folder / number)
+
+    found = lecture_baselines("toy", (toy_recipe(),), place)
+
+    assert [each.name for each in found] == [toy_recipe().network]
 
 
 def test_bundle_of_another_input_is_refused(place: Place) -> None:

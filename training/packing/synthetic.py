@@ -16,7 +16,7 @@ from training.golden import spread
 from training.packing.labelled import Labelled
 
 MEMBERS = 10
-"""Calibration rows behind each synthetic row, fewer if a label has fewer.
+"""Calibration rows that each synthetic row averages, fewer if a label has fewer.
 
 Microaggregation: Domingo-Ferrer and Mateo-Sanz 2002, section 2.
 """
