@@ -23,7 +23,7 @@ from service.bundle import Bundle, read_bundle
 from service.bundle.manifest import Calibration, PowerMap
 from service.decision import Judge, Row
 from service.runtimes import RuntimeOptions, load_runtime
-from training.calibrate import DELTA, RISKS, Judged, certify, plan_tests, threshold_grid
+from training.calibrate import DELTA_PER_RISK, Judged, certify, plan_tests, threshold_grid
 from training.cli import data_folder
 from training.evaluate import Reliability, ece, reliability
 from training.export import run_rows
@@ -251,7 +251,7 @@ def resplits(model: Model) -> dict[str, NDArray[np.float64]]:
     seen = model.judged(validation)
     grid = threshold_grid(seen.confidence)
     alpha = model.manifest.policy.novelty_alpha
-    levels = plan_tests(seen, alpha, grid).levels(RISK, DELTA / len(RISKS))
+    levels = plan_tests(seen, alpha, grid).levels(RISK, DELTA_PER_RISK)
     judged = judged_by(model.manifest, model.test_scores)
     confidence, wrong = judged.passing(alpha), judged.wrong
     rng = np.random.default_rng(SEED)
@@ -322,7 +322,7 @@ def main() -> None:
         "resplits": {
             "draws": RESPLITS,
             "risk": RISK,
-            "delta": DELTA / len(RISKS),
+            "delta": DELTA_PER_RISK,
             **{name: share(values > RISK) for name, values in errors.items()},
         },
         "turned": turned,

@@ -34,7 +34,10 @@ RISKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 """Rows of the certified table."""
 
 DELTA = 0.05
-"""Probability that any row of the table breaks its promise; each row has a sixth of it."""
+"""Probability that any row of the table breaks its promise."""
+
+DELTA_PER_RISK = DELTA / len(RISKS)
+"""Probability that one given row of the table breaks its promise."""
 
 CONFORMAL_LEVEL = 0.95
 # Half a per mille apart where little is withheld, half a per cent elsewhere: that is where the

@@ -12,8 +12,7 @@ from service.bundle.manifest import Agreement, CertifiedRow, Variant
 from service.decision import Judge, Verdict
 from service.runtimes import Outputs, Runtime, RuntimeOptions, load_runtime
 from training.calibrate import (
-    DELTA,
-    RISKS,
+    DELTA_PER_RISK,
     Judged,
     certify,
     judge,
@@ -135,7 +134,7 @@ class Workshop:
         grid = threshold_grid(seen.confidence)
         grid = [*(each for each in grid if each > row.threshold), row.threshold]
         alpha = self.bundle.manifest.policy.novelty_alpha
-        levels = plan_tests(seen, alpha, grid).levels(row.max_error, DELTA / len(RISKS))
+        levels = plan_tests(seen, alpha, grid).levels(row.max_error, DELTA_PER_RISK)
         found = certify(judged.passing(alpha), judged.wrong, grid, row.max_error, levels)
         return found is not None and found.threshold == row.threshold
 

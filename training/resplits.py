@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from training.calibrate import DELTA, RISKS, Judged, Plan, passed
+from training.calibrate import DELTA_PER_RISK, RISKS, Judged, Plan, passed
 
 RESPLITS = 1000
 
@@ -72,7 +72,7 @@ def violations(
     promises = []
     for risk in RISKS:
         is_broken = (all_errors - errors) > risk * (all_passing - passing)
-        levels = plan.levels(risk, DELTA / len(RISKS))
+        levels = plan.levels(risk, DELTA_PER_RISK)
         certified = certified_positions(passing, errors, risk, levels)
         by_eye = _last(errors <= risk * passing)
         promises.append(

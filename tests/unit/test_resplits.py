@@ -7,6 +7,7 @@ from training_toys import drawn_scores
 from service.bundle.manifest import TemperatureScaling
 from training.calibrate import (
     DELTA,
+    DELTA_PER_RISK,
     RISKS,
     Judged,
     certify,
@@ -61,7 +62,7 @@ def test_position_is_that_of_the_threshold_that_training_certifies(
     max_error: float, rows: int
 ) -> None:
     parts = [judged_rows(rows, seed) for seed in range(10, 20)]
-    levels = PLAN.levels(max_error, DELTA / len(RISKS))
+    levels = PLAN.levels(max_error, DELTA_PER_RISK)
     passes = np.array([[part.confidence >= least for least in GRID] for part in parts])
     errors = (passes & np.array([part.wrong for part in parts])[:, None]).sum(axis=2)
 
