@@ -18,6 +18,7 @@ from service.errors import (
     MediaTypeUnsupported,
 )
 from service.inputs import Payload
+from service.inputs.charsets import codec_of
 from service.telemetry.series import CounterSeries
 
 LINGER_S = 2.0
@@ -33,6 +34,9 @@ UNREAD = (BodyTooLarge, BodyTimedOut, BodiesFull)
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 ALIASES = {"image/jpg": "image/jpeg", "image/x-ms-bmp": "image/bmp"}
 """What some callers write -> the registered media type."""
+
+TEXTUAL = ("application/json", "text/csv", "text/plain")
+"""Media types whose charset matters."""
 
 
 class CallerGone(Exception):
@@ -104,10 +108,13 @@ def payload_of(body: bytes, content_type: bytes) -> Payload:
 
     Raises:
         InputInvalid: if the header cannot be read.
+        MediaTypeUnsupported: if it names a charset that is not understood.
     """
     media_type, parameters = parse_content_type(content_type)
     if media_type in ("", CURL_DEFAULT) and body.lstrip()[:1] == b"{":
         media_type = "application/json"  # what `curl -d '{...}'` means, whatever it says
+    if "charset" in parameters and media_type in TEXTUAL:
+        codec_of(parameters["charset"])  # one that is not known is never passed over
     return Payload(body, ALIASES.get(media_type, media_type), parameters)
 
 

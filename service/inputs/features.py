@@ -1,16 +1,14 @@
 """Rows of named numbers: JSON lists and objects, CSV tables, .npy arrays."""
 
-import csv
-import io
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureField, FeatureInput
 from service.errors import InputInvalid, PayloadTooLarge
+from service.inputs.csv_reader import BOOLEANS, is_missing, read_table
 from service.inputs.numbers import check_number, quick_rows, read_instances, shown
 from service.inputs.payload import (
     LIGHT_BYTES,
@@ -25,9 +23,6 @@ from service.inputs.tensors import read_npy
 
 MOST_COLUMNS = 4096
 """Columns of a table, those that the model does not use included."""
-
-
-_TOO_LONG = "field larger than field limit"
 
 
 class FeatureDecoder:
@@ -55,7 +50,7 @@ class FeatureDecoder:
             case "application/json":
                 return self._from_json(payload)
             case "text/csv":
-                return self._from_csv(payload.body)
+                return self._from_csv(payload.text())
             case "application/x-npy":
                 return self.decode_array(read_npy(payload.body, (len(self._fields),)))
         raise unsupported(payload, self.media_types)
@@ -92,16 +87,15 @@ class FeatureDecoder:
         decoded = self.decode_numbers(payload.body)
         if decoded is not None:
             return decoded
-        return self.decode_instances(read_instances(payload.body), "instances", payload)
+        return self.decode_instances(read_instances(payload.in_utf8()), "instances", payload)
 
-    def _from_csv(self, body: bytes) -> Decoded:
-        lines = _read_table(body)
-        _, header = next(lines, (0, None))
-        if header is None:
+    def _from_csv(self, text: str) -> Decoded:
+        head, lines = read_table(text)
+        names = head.names
+        if not names:
             raise InputInvalid("body", "a header and rows of CSV", "nothing")
-        if len(header) > MOST_COLUMNS:
+        if len(names) > MOST_COLUMNS:
             raise PayloadTooLarge("the header", MOST_COLUMNS, "columns")
-        names = [name.strip() for name in header]
         self._check_header(names)
         # One row beyond the cap is enough to know, and the table is never built.
         table = list(itertools.islice(lines, self._limits.max_rows + 1))
@@ -208,35 +202,13 @@ def _check_bounds(value: float, field: FeatureField, place: str) -> None:
 
 
 def _number_of_cell(cell: str, field: FeatureField, place: str) -> float:
-    if not cell and field.nullable:
+    if field.nullable and is_missing(cell):
         return math.nan
     try:
         # With `_` between digits it is a number to Python, and to nobody else.
         return check_number(float(cell.replace("_", "?")), place)
     except ValueError:
-        raise InputInvalid(place, "a number", shown(cell)) from None
-
-
-def _read_table(body: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines that are not blank, each with its number, counted from 1."""
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputInvalid("body", "UTF-8", f"another byte at {error.start}") from None
-    first_line = text.partition("\n")[0]
-    separator = ";" if first_line.count(";") > first_line.count(",") else ","
-    reader = csv.reader(io.StringIO(text), delimiter=separator)
-    while True:
-        try:
-            line = next(reader, None)
-        except csv.Error as error:
-            if str(error).startswith(_TOO_LONG):
-                cap = csv.field_size_limit()
-                raise PayloadTooLarge(
-                    f"line {reader.line_num}: a cell", cap, "characters"
-                ) from None
-            raise InputInvalid(f"line {reader.line_num}", "CSV", str(error)) from None
-        if line is None:
-            return
-        if line:
-            yield reader.line_num, line
+        number = BOOLEANS.get(cell.lower())
+        if number is None:
+            raise InputInvalid(place, "a number", shown(cell)) from None
+        return number

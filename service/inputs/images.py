@@ -138,7 +138,7 @@ class ImageDecoder:
         decoded = self.decode_numbers(payload.body)
         if decoded is not None:
             return decoded
-        return self.decode_instances(read_instances(payload.body), "instances", payload)
+        return self.decode_instances(read_instances(payload.in_utf8()), "instances", payload)
 
     def _row_of_json(self, instance: object, place: str, budget: "_Budget") -> NDArray[np.generic]:
         if isinstance(instance, dict):

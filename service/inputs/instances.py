@@ -5,6 +5,7 @@ from typing import NamedTuple
 from service.bundle import Manifest
 from service.bundle.manifest import FeatureInput
 from service.errors import InputInvalid
+from service.inputs.charsets import read_text
 from service.inputs.compression import MOST_RATIO, inflated
 from service.inputs.numbers import read_base64, read_object, shown
 from service.inputs.payload import Decoded, Decoder, Payload
@@ -166,8 +167,4 @@ def _single(value: object) -> object:
 
 
 def _text(row: object, place: str) -> str:
-    content = read_base64(row, place, 'a text or {"b64": "..."}')
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InputInvalid(place, "UTF-8", f"another byte at {error.start}") from None
+    return read_text(read_base64(row, place, 'a text or {"b64": "..."}'), place=place)

@@ -14,6 +14,7 @@ from service.errors import (
     MediaTypeUnsupported,
     PayloadTooLarge,
 )
+from service.inputs.charsets import UTF_8, codec_of, read_text
 
 LIGHT_BYTES = 65_536
 """A body up to this size is decoded on the event loop: under a millisecond, less than a hop to a
@@ -48,6 +49,22 @@ class Payload:
 
     is_abandoned: bool = False
     """Set when nobody waits for the rows any more; whoever decodes looks between two rows."""
+
+    @property
+    def charset(self) -> str | None:
+        """The charset that the Content-Type names; None: none."""
+        return self.parameters.get("charset")
+
+    def text(self) -> str:
+        """Return the characters of the body; raises as `read_text` does."""
+        return read_text(self.body, self.charset)
+
+    def in_utf8(self) -> bytes:
+        """Return the body in UTF-8; raises as `read_text` does where the charset is another."""
+        charset = self.charset
+        if charset is None or codec_of(charset) == UTF_8:
+            return self.body
+        return self.text().encode()
 
 
 @dataclass(frozen=True, slots=True)

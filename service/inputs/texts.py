@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import TextInput
 from service.errors import InputInvalid
+from service.inputs.charsets import read_text
 from service.inputs.numbers import read_instances, shown
 from service.inputs.payload import (
     LIGHT_BYTES,
@@ -104,9 +105,11 @@ class TextDecoder:
         """Return the rows of a payload; see `Decoder.decode`."""
         match payload.media_type:
             case "application/json":
-                return self.decode_instances(read_instances(payload.body), "instances", payload)
+                return self.decode_instances(
+                    read_instances(payload.in_utf8()), "instances", payload
+                )
             case "text/plain":
-                return Decoded(self._row(_decoded(payload.body, "body"), "body")[None])
+                return Decoded(self._row(payload.text(), "body")[None])
         raise unsupported(payload, self.media_types)
 
     def decode_numbers(self, _: bytes) -> None:
@@ -135,7 +138,7 @@ class TextDecoder:
     def _row_of(self, place: str) -> Callable[[bytes, int], NDArray[np.generic]]:
         def read(content: bytes, position: int) -> NDArray[np.generic]:
             own_place = f"{place}[{position}]"
-            return self._row(_decoded(content, own_place), own_place)
+            return self._row(read_text(content, place=own_place), own_place)
 
         return read
 
@@ -145,10 +148,3 @@ class TextDecoder:
         if not text.strip():
             raise InputInvalid(place, "a text", "an empty one")
         return self._tokenizer.ids(text)
-
-
-def _decoded(body: bytes, place: str) -> str:
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputInvalid(place, "UTF-8", f"another byte at {error.start}") from None

@@ -1,7 +1,6 @@
 """Files of many rows -> parts, without ever holding a whole file."""
 
 import codecs
-import csv
 import io
 import itertools
 import re
@@ -15,13 +14,19 @@ from numpy.typing import NDArray
 
 from service.errors import ClientError, InputInvalid, PayloadTooLarge, install_line
 from service.inputs import Payload
+from service.inputs.charsets import LONGEST_MARK, UTF_8, marked_codec
+from service.inputs.csv_reader import blank_line, read_head, read_rows
 from service.inputs.numbers import read_json
 from service.offline.parts import MOST_BYTES, MOST_ROWS, Part, refused, rows_of_json
 
 MOST_RECORD_BYTES = 8 << 20
 """A line beyond it is no row: most likely a file without line breaks, or a quote never closed."""
 
+PIECE_BYTES = 256 << 10
+"""Read at once of a file of lines."""
+
 _CLIP = 200  # characters of what came
+_lone_cr = re.compile(rb"\r(?!\n)")
 
 
 class Table(NamedTuple):
@@ -39,26 +44,19 @@ class Table(NamedTuple):
 
 def csv_parts(table: Table) -> Iterator[Part]:
     """Yield the rows of a CSV file: each part below the file's header, or the cells of a column."""
-    lines = _lines(table)
-    first = next(lines, b"")
-    separator = ";" if first.count(b";") > first.count(b",") else ","
-    records = _records(table, itertools.chain([first], lines), separator)
-    header = next(records)
-    try:
-        text = header.decode().lstrip("\r\n")
-        names = next(csv.reader(io.StringIO(text), delimiter=separator), [])
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputInvalid(table.name, "CSV in UTF-8", str(error)) from None
+    lines = split_lines(table, is_cr_an_end=True)
+    head = read_head(_characters(table, lines))
+    records = _records(table, lines, head.separator)
     if table.column is not None:
-        _check_column(table, names)
-        cells = partial(_join_cells, table.name, names.index(table.column), separator)
-        return list_parts(table, records, cells, len)
-    if not text:
+        _check_column(table, head.names)
+        cells = partial(_join_cells, table.name, head.names.index(table.column), head.separator)
+        return _numbered(list_parts(table, records, cells, len), head.lines)
+    if not head.names:
         # Whoever decodes says best what an empty file lacks.
         return iter([Part(table.name, 0, (b"",), partial(_join_csv, b""))])
-    join = partial(_join_csv, text.rstrip("\r\n").encode() + b"\n")
-    lines_before = header.count(b"\n") - text.count("\n")
-    return _numbered(list_parts(table, records, join, len), lines_before)
+    top = (head.hint + head.record).encode()
+    join = partial(_join_csv, top.rstrip(b"\r\n") + b"\n")
+    return _numbered(list_parts(table, records, join, len), head.lines - top.count(b"\n"))
 
 
 def line_parts(table: Table) -> Iterator[Part]:
@@ -70,7 +68,7 @@ def line_parts(table: Table) -> Iterator[Part]:
         except UnicodeDecodeError as error:
             raise InputInvalid(table.name, "UTF-8", f"another byte at {error.start}") from None
 
-    return list_parts(table, _lines(table), join, len)
+    return list_parts(table, _filled_lines(table), join, len)
 
 
 def json_line_parts(table: Table) -> Iterator[Part]:
@@ -78,7 +76,7 @@ def json_line_parts(table: Table) -> Iterator[Part]:
 
     def row_of(line: bytes) -> object:
         try:
-            row = read_json(line.lstrip(b"\r\n"))
+            row = read_json(line)
         except InputInvalid as error:
             raise InputInvalid(table.name, "JSON on each line", error.got) from None
         if table.column is None:
@@ -90,7 +88,7 @@ def json_line_parts(table: Table) -> Iterator[Part]:
     def join(lines: Sequence[bytes]) -> Payload:
         return rows_of_json([row_of(line) for line in lines])
 
-    return list_parts(table, _lines(table), join, len)
+    return list_parts(table, _filled_lines(table), join, len)
 
 
 def array_parts(name: str, values: NDArray[np.generic]) -> Iterator[Part]:
@@ -165,41 +163,106 @@ def _numbered(parts: Iterable[Part], lines: int) -> Iterator[Part]:
         lines += sum(record.count(b"\n") for record in part.records if record)
 
 
-def _lines(table: Table) -> Iterator[bytes]:
-    """Yield the lines, each after the empty ones before it."""
-    empty, mark = b"", codecs.BOM_UTF8
-    while line := table.stream.readline(MOST_RECORD_BYTES + 1):
-        if len(line) > MOST_RECORD_BYTES:
-            raise PayloadTooLarge(f"{table.name}: a line", MOST_RECORD_BYTES, "bytes")
-        line, mark = line.removeprefix(mark), b""
-        if line.strip(b"\r\n"):
-            yield empty + line
-            empty = b""
-        elif len(empty) < MOST_RECORD_BYTES:
-            empty += line
-        else:
-            raise PayloadTooLarge(f"{table.name}: empty lines", MOST_RECORD_BYTES, "bytes")
+def split_lines(table: Table, *, is_cr_an_end: bool = False) -> Iterator[bytes]:
+    """Yield the lines of a file in UTF-8, without its byte order mark.
+
+    Args:
+        table: the file; that it is in UTF-16 is told by its byte order mark.
+        is_cr_an_end: whether a CR alone ends a line; a LF comes in its place.
+
+    Raises:
+        InputInvalid: if it is no UTF-16 although it begins so.
+        PayloadTooLarge: if a line is too long to be a row.
+    """
+    pieces = _pieces(table)
+    rest = b""
+    for piece in _with_lf(pieces) if is_cr_an_end else pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            _check_size(table, "a line", len(line))
+            yield line + b"\n"
+        _check_size(table, "a line", len(rest))
+    if rest:
+        yield rest
+
+
+def _pieces(table: Table) -> Iterator[bytes]:
+    """Yield the content of a file in UTF-8, without its byte order mark."""
+    # `read` would wait for a full piece: a pipe may be slow.
+    read = partial(getattr(table.stream, "read1", table.stream.read), PIECE_BYTES)
+    first = table.stream.read(LONGEST_MARK)
+    codec, mark_bytes = marked_codec(first) or (UTF_8, 0)
+    pieces = itertools.chain([first[mark_bytes:]], iter(read, b""))
+    if codec == UTF_8:
+        yield from pieces
+        return
+    decoder = codecs.getincrementaldecoder(codec)()
+    try:
+        for piece in pieces:
+            yield decoder.decode(piece).encode()
+        decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise InputInvalid(table.name, codec.upper(), str(error)) from None
+
+
+def _with_lf(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same with LF for each CR that stands alone."""
+    held = b""
+    for piece in pieces:
+        content = held + piece
+        held = content[-1:] if content.endswith(b"\r") else b""
+        yield _lone_cr.sub(b"\n", content[: len(content) - len(held)])
+    if held:
+        yield b"\n"
+
+
+def _filled_lines(table: Table) -> Iterator[bytes]:
+    """Yield the lines that are not blank."""
+    return (line for line in split_lines(table) if not line.isspace())
+
+
+def _characters(table: Table, lines: Iterable[bytes]) -> Iterator[str]:
+    """Yield lines as characters, no more of them than a header may have."""
+    size = 0
+    for line in lines:
+        size += len(line)
+        _check_size(table, "the header with the empty lines before it", size)
+        try:
+            yield line.decode()
+        except UnicodeDecodeError as error:
+            expected = "CSV in UTF-8, or in UTF-16 with a byte order mark"
+            raise InputInvalid(table.name, expected, str(error)) from None
+
+
+def _check_size(table: Table, what: str, size: int) -> None:
+    if size > MOST_RECORD_BYTES:
+        raise PayloadTooLarge(f"{table.name}: {what}", MOST_RECORD_BYTES, "bytes")
 
 
 def _records(table: Table, lines: Iterable[bytes], separator: str) -> Iterator[bytes]:
-    """Yield the records of a CSV file: lines, or several of them where a quoted cell goes on."""
-    cell = re.compile(rb'(^|%b)"(?:[^"]|"")*+"' % separator.encode())
-    opening = re.compile(rb'(?:^|%b)"' % separator.encode())
+    """Yield the rows of a CSV file, each with the blank lines before it.
+
+    A row is a line, or several of them where a quoted cell goes on.
+    """
+    cell = re.compile(rb'(^|%b)"(?:[^"]|"")*+"' % re.escape(separator).encode())
+    opening = re.compile(rb'(?:^|%b)"' % re.escape(separator).encode())
+    is_blank = blank_line(separator)
     record: list[bytes] = []
     size, is_open = 0, False
     for line in lines:
         record.append(line)
         size += len(line)
+        _check_size(table, "a row", size)
+        if not is_open and is_blank(line):
+            continue
         if is_open or b'"' in line:
             # A quote within a bare cell is a character like any other.
-            rest = b'"' + line if is_open else line.lstrip(b"\r\n")
+            rest = b'"' + line if is_open else line
             is_open = opening.search(cell.sub(rb"\1", rest)) is not None
         if not is_open:
             yield b"".join(record)
             record, size = [], 0
-        elif size > MOST_RECORD_BYTES:
-            raise PayloadTooLarge(f"{table.name}: a row", MOST_RECORD_BYTES, "bytes")
-    if record:
+    if is_open:
         yield b"".join(record)
 
 
@@ -216,9 +279,9 @@ def _join_array(rows: Sequence[Any]) -> Payload:
 def _join_cells(name: str, position: int, separator: str, records: Sequence[bytes]) -> Payload:
     """Return the payload of a column's cells; None where a row ends before it."""
     try:
-        lines = csv.reader(io.StringIO(b"".join(records).decode()), delimiter=separator)
-        cells = [line[position] if position < len(line) else None for line in lines if line]
-    except (csv.Error, UnicodeDecodeError) as error:
+        rows = read_rows(io.StringIO(b"".join(records).decode(), newline=""), separator)
+        cells = [row[position] if position < len(row) else None for _, row in rows]
+    except UnicodeDecodeError as error:
         raise InputInvalid(name, "CSV in UTF-8", str(error)) from None
     return rows_of_json(cells)
 

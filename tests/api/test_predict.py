@@ -135,6 +135,79 @@ def test_every_body_kind_is_understood(
     assert response.json()["predictions"][0]["best_guess"] == label
 
 
+@pytest.mark.parametrize(
+    "charset", ["iso-8859-1", "Latin1", '"windows-1252"', "UTF-8", "utf-16", "utf-16le", "utf-16be"]
+)
+@pytest.mark.parametrize(
+    ("media_type", "text", "model"),
+    [
+        ("text/csv", "année,sweet,sour,firm\n2019,9,0,0\n", "fruit"),
+        ("text/plain", "good Gemüse", "review"),
+        ("application/json", '{"instances": ["good Gemüse"]}', "review"),
+    ],
+)
+def test_charset_of_the_content_type_is_heard(
+    client: httpx.Client, charset: str, media_type: str, text: str, model: str
+) -> None:
+    body = text.encode(charset.strip('"'))
+
+    found = client.post(
+        f"/predict/{model}",
+        content=body,
+        headers={"content-type": f"{media_type}; charset={charset}"},
+    )
+
+    right = client.post(
+        f"/predict/{model}", content=text.encode(), headers={"content-type": media_type}
+    )
+    assert found.status_code == 200, found.text
+    assert found.json()["predictions"] == right.json()["predictions"]
+    assert found.json().get("warnings") == right.json().get("warnings")
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("text/csv", b"sweet,sour,firm\n9,0,0\n"),
+        ("text/plain", b"good"),
+        ("application/json", b'{"instances": [[9, 0, 0]]}'),
+    ],
+)
+@pytest.mark.parametrize("charset", ["shift_jis", "idna", "zlib", "", "x" * 200])
+def test_charset_that_is_not_understood_is_refused_with_those_that_are(
+    client: httpx.Client, charset: str, media_type: str, body: bytes
+) -> None:
+    model = "review" if media_type == "text/plain" else "fruit"
+    found = client.post(
+        f"/predict/{model}",
+        content=body,
+        headers={"content-type": f'{media_type}; charset="{charset}"'},
+    )
+
+    assert found.status_code == 415
+    assert "expected one of the charsets utf-8, us-ascii, iso-8859-1" in found.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "body", "message"),
+    [
+        ("", b"good \xe9", "expected UTF-8 (another charset is named in the Content-Type)"),
+        ("; charset=utf-8", b"good \xe9", "expected UTF-8, got another byte at 5"),
+        ("; charset=windows-1252", b"good \x81", "expected WINDOWS-1252, got another byte at 5"),
+        ("; charset=utf-16", b"g\0", "expected a byte order mark before UTF-16"),
+    ],
+)
+def test_text_that_is_not_in_its_charset_is_refused(
+    client: httpx.Client, charset: str, body: bytes, message: str
+) -> None:
+    found = client.post(
+        "/predict/review", content=body, headers={"content-type": f"text/plain{charset}"}
+    )
+
+    assert found.status_code == 400
+    assert message in found.json()["detail"]
+
+
 def test_form_of_several_pictures_gets_a_verdict_each(client: httpx.Client) -> None:
     files = [
         ("image", ("a.png", picture(250), "image/png")),

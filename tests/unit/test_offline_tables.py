@@ -133,7 +133,8 @@ def test_byte_order_mark_is_no_part_of_the_first_row(
 def test_cell_that_is_too_long_is_refused_alone() -> None:
     (part,) = csv_parts(table(b"text\na\n" + b"b" * 200_000 + b"\nc\n", "text"))
 
-    assert "a.csv: expected CSV in UTF-8, got field larger" in str(failure(part))
+    assert str(failure(part)) == ("line 2: a cell is larger than the cap of 131,072 characters")
+    assert part.in_file("line 2") == "line 3"
     halves = part.halves()
     assert halves is not None
     assert instances([halves[0]]) == [["a"]]
@@ -159,14 +160,27 @@ def test_row_without_an_end_is_refused_after_those_before_it(
 
 
 def test_table_in_another_encoding_is_refused_at_once() -> None:
-    with pytest.raises(InputInvalid, match="expected CSV in UTF-8"):
-        csv_parts(table("a,b\n1,2\n".encode("utf-16")))
+    with pytest.raises(InputInvalid, match="expected CSV in UTF-8, or in UTF-16 with a byte"):
+        csv_parts(table("a,ü\n1,2\n".encode("latin-1")))
 
 
-@pytest.mark.parametrize("column", [None, "b"])
-def test_table_with_line_ends_of_another_age_is_refused_at_once(column: str | None) -> None:
-    with pytest.raises(InputInvalid, match="expected CSV in UTF-8, got new-line character"):
-        csv_parts(table(b"a,b\r1,2\r", column))
+def test_file_that_breaks_off_within_a_character_is_told_behind_its_rows() -> None:
+    good, bad = csv_parts(table("a,b\n1,2\n3,4\n".encode("utf-16")[:-1]))
+
+    assert good.payload().body == b"a,b\n1,2\n"
+    assert bad.first_row == 1
+    assert "expected UTF-16-LE" in str(failure(bad))
+
+
+@pytest.mark.parametrize("parts", [json_line_parts, line_parts])
+def test_lines_of_utf_16_are_read_by_their_byte_order_mark(
+    parts: Callable[[Table], Iterable[Part]],
+) -> None:
+    content = '"ü"\n  \n"b"\n'.encode("utf-16")
+
+    (part,) = parts(table(content))
+
+    assert [str(text).strip('"') for text in instances([part])[0]] == ["ü", "b"]
 
 
 @pytest.mark.usefixtures("_small_parts")

@@ -1,7 +1,5 @@
 """Calibration rows from a CSV with a header, read by the decoders that serve."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +7,9 @@ import numpy as np
 
 from service.bundle.manifest import FeatureField, FeatureInput
 from service.errors import ClientError
+from service.inputs.charsets import read_text
+from service.inputs.csv_reader import is_missing
+from service.inputs.csv_reader import read_table as read_csv
 from service.inputs.features import FeatureDecoder
 from service.inputs.payload import InputLimits, Payload
 from service.inputs.texts import Tokenizer, read_vocabulary
@@ -56,18 +57,18 @@ def read_table(path: Path, content: bytes, target: str, options: InputOptions) -
 
 def _lines(path: Path, content: bytes) -> tuple[list[str], list[list[str]]]:
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PackRefused(f"{path}: expected UTF-8, got another byte at {error.start}") from None
-    first_line = text.partition("\n")[0]
-    separator = ";" if first_line.count(";") > first_line.count(",") else ","
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if line]
-    except csv.Error as error:
-        raise PackRefused(f"{path}: no CSV ({error})") from None
-    if len(lines) < 2:
-        raise PackRefused(f"{path}: expected a header and rows, got {len(lines)} lines")
-    return [name.strip() for name in lines[0]], lines[1:]
+        head, rows = read_csv(read_text(content, place=str(path)))
+        lines = [line for _, line in rows]
+    except ClientError as error:
+        raise PackRefused(_in_file(path, error)) from None
+    if not lines:
+        raise PackRefused(f"{path}: expected a header and rows, got no row")
+    return head.names, lines
+
+
+def _in_file(path: Path, error: ClientError) -> str:
+    detail = str(error)
+    return detail if detail.startswith(str(path)) else f"{path}: {detail}"
 
 
 def _column(header: Sequence[str], lines: Sequence[Sequence[str]], name: str) -> list[str]:
@@ -97,4 +98,4 @@ def _features(path: Path, content: bytes, target: str, options: InputOptions) ->
 
 
 def _nullable(field: FeatureField, cells: Sequence[str]) -> FeatureField:
-    return field.model_copy(update={"nullable": not all(cells)})
+    return field.model_copy(update={"nullable": any(map(is_missing, cells))})
