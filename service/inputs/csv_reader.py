@@ -81,10 +81,10 @@ def read_head(lines: Iterator[str]) -> Head:
     record = _whole_record(first, lines)
     separator = separator or _separator_of(record)
     own_lines = list(io.StringIO(record, newline="")) if '"' in record else [record]
-    rows = read_rows(own_lines, separator, max(0, number - 1))
-    _, cells = next(rows, (0, []))
+    before = max(0, number - 1)
+    _, cells = next(read_rows(own_lines, separator, before), (0, []))
     names = [name.strip() for name in cells]
-    return Head(separator, names, record, hint, number + max(0, len(own_lines) - 1))
+    return Head(separator, names, record, hint, before + len(own_lines))
 
 
 def read_rows(

@@ -100,8 +100,11 @@ class FeatureDecoder:
         # One row beyond the cap is enough to know, and the table is never built.
         table = list(itertools.islice(lines, self._limits.max_rows + 1))
         refuse_too_many(len(table), self._limits)
+        places = [names.index(name) for name in self._names]
         decoded = collect(
-            table, lambda line, _: self._row_of_csv(line[1], names, line[0]), self._empty
+            table,
+            lambda line, _: self._row_of_csv(line[1], len(names), places, line[0]),
+            self._empty,
         )
         ignored = tuple(name for name in names if name not in self._names)
         return Decoded(decoded.rows, decoded.errors, ignored)
@@ -159,15 +162,14 @@ class FeatureDecoder:
                 raise InputInvalid("header", expected, got)
 
     def _row_of_csv(
-        self, line: list[str], names: list[str], line_number: int
+        self, line: list[str], width: int, places: list[int], line_number: int
     ) -> NDArray[np.generic]:
         place = f"line {line_number}"
-        if len(line) != len(names):
-            raise InputInvalid(place, f"{len(names)} cells, as the header has", str(len(line)))
-        cells = [line[names.index(name)].strip() for name in self._names]
+        if len(line) != width:
+            raise InputInvalid(place, f"{width} cells, as the header has", str(len(line)))
         numbers = [
-            _number_of_cell(cell, field, f"{place}, column {field.name!r}")
-            for cell, field in zip(cells, self._fields, strict=True)
+            _number_of_cell(line[at].strip(), field, place)
+            for at, field in zip(places, self._fields, strict=True)
         ]
         return self._row(np.array(numbers), place)
 
@@ -201,14 +203,18 @@ def _check_bounds(value: float, field: FeatureField, place: str) -> None:
         raise InputInvalid(place, f"at most {field.maximum:g}{unit}", f"{value:g}")
 
 
-def _number_of_cell(cell: str, field: FeatureField, place: str) -> float:
+def _number_of_cell(cell: str, field: FeatureField, line: str) -> float:
     if field.nullable and is_missing(cell):
         return math.nan
     try:
         # With `_` between digits it is a number to Python, and to nobody else.
-        return check_number(float(cell.replace("_", "?")), place)
+        number = float(cell if "_" not in cell else "?")
     except ValueError:
-        number = BOOLEANS.get(cell.lower())
-        if number is None:
+        word = BOOLEANS.get(cell.lower())
+        if word is None:
+            place = f"{line}, column {field.name!r}"
             raise InputInvalid(place, "a number", shown(cell)) from None
-        return number
+        return word
+    if not math.isfinite(number):
+        raise InputInvalid(f"{line}, column {field.name!r}", "a finite number", shown(number))
+    return number
