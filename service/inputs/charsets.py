@@ -5,6 +5,9 @@ import codecs
 from service.errors import InputInvalid, MediaTypeUnsupported
 
 UTF_8 = "utf-8"
+BODY = "body"
+"""Place of a request's body, which has a Content-Type; files have none."""
+
 CODECS = {
     "utf-8": UTF_8,
     "us-ascii": UTF_8,
@@ -65,7 +68,7 @@ def marked_codec(start: bytes) -> tuple[str, int] | None:
     return None
 
 
-def read_text(content: bytes, charset: str | None = None, place: str = "body") -> str:
+def read_text(content: bytes, charset: str | None = None, place: str = BODY) -> str:
     """Return the characters of a text.
 
     A byte order mark decides; without one the charset does; without a charset it is UTF-8.
@@ -87,6 +90,6 @@ def read_text(content: bytes, charset: str | None = None, place: str = "body") -
         return content[start:].decode(codec)
     except UnicodeDecodeError as error:
         expected = codec.upper() if start or charset is None else charset.upper()
-        if charset is None and codec == UTF_8:
+        if charset is None and codec == UTF_8 and place == BODY:
             expected = "UTF-8 (another charset is named in the Content-Type)"
         raise InputInvalid(place, expected, f"another byte at {start + error.start}") from None

@@ -57,6 +57,10 @@ class Tokenizer:
         row[: len(tokens)] = [get(token, UNKNOWN_ID) for token in tokens]
         return row
 
+    def is_token(self, word: str) -> bool:
+        """Tell whether a text that is nothing but this word has it as its token."""
+        return self._tokens(word) == [word]
+
     def text(self, row: NDArray[np.generic]) -> str | None:
         """Return a text whose row is `row`; None if there is none of tokens between blanks."""
         tokens = {number: token for token, number in self._ids.items()}

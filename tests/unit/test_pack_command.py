@@ -43,8 +43,9 @@ def test_one_line_writes_a_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_labels_may_stand_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("left\nright\ntop\n")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_may_stand_in_a_file(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "labels.txt").write_text("left\nright\ntop\n", encoding=encoding)
 
     result = CliRunner().invoke(
         pack, arguments(tmp_path, "--labels", f"@{tmp_path / 'labels.txt'}")
@@ -71,6 +72,19 @@ def test_what_is_wrong_is_told_in_a_sentence(
     assert result.exit_code == 2
     assert sentence in " ".join(result.output.split())
     assert not (tmp_path / "models").exists()
+
+
+def test_picture_that_no_manifest_can_hold_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "wide.npz"
+    rows = np.zeros((30, 1, 5000), np.uint8)
+    rows[:, :, 0] = 255
+    np.savez_compressed(path, rows=rows, targets=["left", "right", "top"] * 10)
+    given = arguments(tmp_path, "--input", "image", "--calibration", str(path))
+
+    result = CliRunner().invoke(pack, given, catch_exceptions=False)
+
+    assert result.exit_code == 2
+    assert "dunno: a manifest cannot hold this: width: Input should be less than" in result.output
 
 
 FIELDS = (

@@ -35,9 +35,11 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[st
     """Return names with commas between, or from @FILE with one a line."""
     if not value.startswith("@"):
         return tuple(label.strip() for label in value.split(","))
+    from service.inputs.charsets import read_text  # noqa: PLC0415  --help is quick
+
     try:
-        lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(Path(value[1:]).read_bytes(), place=value[1:]).splitlines()
+    except (OSError, DunnoError) as error:
         raise click.BadParameter(f"{value[1:]}: cannot be read ({error})") from None
     return tuple(line.strip() for line in lines if line.strip())
 

@@ -12,6 +12,7 @@ from service.bundle.manifest import FeatureInput, ImageInput, TextInput
 from training.errors import PackRefused
 from training.packing.arrays import read_arrays
 from training.packing.declared import InputOptions
+from training.packing.lookalikes import look_alike
 from training.packing.tables import read_table
 
 
@@ -76,7 +77,7 @@ def _targets(path: Path, names: Sequence[str], labels: Sequence[str]) -> NDArray
             stranger = (strangers or [name for name in names if name not in index])[0]
             raise PackRefused(
                 f"{path}: row {names.index(stranger) + 1} has the label {stranger!r}, expected one "
-                f"of: {', '.join(labels)}"
+                f"of: {', '.join(labels)}{look_alike(stranger, labels)}"
             )
         index = numbered
     return np.array([index[name] for name in names], np.int64)

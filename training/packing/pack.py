@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import pydantic
 
 from service.bundle import Bundle, Manifest
 from service.bundle.store import file_of
@@ -26,6 +27,7 @@ from training.packing.deciding import (
     novelty_head,
     part_rows,
 )
+from training.packing.declared import told
 from training.packing.heads import Exit, NoveltyHead, least_probability
 from training.packing.labelled import Labelled
 from training.packing.request import Notes, Request, bundle_folder
@@ -73,9 +75,16 @@ def pack(request: Request, notes: Notes | None = None) -> Bundle:
         PackRefused: if something does not fit together; nothing is written.
         ExportDiffers: if the packed graph says something else than the model.
     """
+    try:
+        return _pack(request, notes or Notes())
+    except pydantic.ValidationError as error:
+        raise PackRefused(f"a manifest cannot hold this: {told(error)}") from None
+
+
+def _pack(request: Request, notes: Notes) -> Bundle:
     started = time.monotonic()
     path = bundle_folder(request)
-    prepared = prepare(request, notes or Notes())
+    prepared = prepare(request, notes)
     seen, recipe, data = prepared.seen, prepared.recipe, prepared.data
     least = least_probability(seen.look.scores)
     last = Exit(seen.reading.returns, seen.look.scores.shape[1], prepared.novelty, least)

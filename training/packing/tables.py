@@ -1,5 +1,6 @@
 """Calibration rows from a CSV with a header, read by the decoders that serve."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from training.packing.declared import (
     shown,
     with_typical,
 )
+from training.packing.lookalikes import look_alike
+
+log = logging.getLogger(__name__)
 
 _LIMITS = InputLimits(max_rows=10_000_000, max_picture_pixels=1, max_picture_side=1)
 
@@ -34,16 +38,12 @@ def read_table(path: Path, content: bytes, target: str, options: InputOptions) -
         PackRefused: naming the line or column that is wrong.
     """
     header, lines = _lines(path, content)
-    if target not in header:
-        raise PackRefused(
-            f"{path}: the header has no column {target!r}; name the column of labels with "
-            f"--target, one of: {shown(header)}"
-        )
+    _check_target(path, target, header)
     if options.kind == "image":
         raise PackRefused(f"{path}: pictures come as .npz with the arrays `rows` and `targets`")
     if options.kind == "features":
         return _features(path, content, target, options)
-    others = [name for name in header if name != target]
+    others = _columns(path, target, header)
     if len(others) != 1:
         raise PackRefused(
             f"{path}: expected one column of texts beside {target!r}, got: {shown(others)}"
@@ -71,6 +71,40 @@ def _in_file(path: Path, error: ClientError) -> str:
     return detail if detail.startswith(str(path)) else f"{path}: {detail}"
 
 
+def _check_target(path: Path, target: str, header: Sequence[str]) -> None:
+    if target not in header:
+        raise PackRefused(
+            f"{path}: the header has no column {target!r}; name the column of labels with "
+            f"--target, one of: {shown(header)}{look_alike(target, header)}"
+        )
+    _refuse_doubles(path, header, [target])
+
+
+def _refuse_doubles(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
+    for name in names:
+        if header.count(name) > 1:
+            places = [str(at) for at, each in enumerate(header, 1) if each == name]
+            raise PackRefused(
+                f"{path}: the columns {' and '.join(places)} are both called {name!r}; rename or "
+                "leave out all but one"
+            )
+
+
+def _columns(path: Path, target: str, header: Sequence[str]) -> list[str]:
+    """Return the columns beside the labels, without those that have no name."""
+    nameless = [str(at) for at, name in enumerate(header, 1) if not name]
+    if nameless:
+        log.info(
+            "%s: left out column %s, which has no name (an index of pandas? a comma at the end of "
+            "the lines?)",
+            *(path, ", ".join(nameless)),
+        )
+    names = [name for name in header if name not in {target, ""}]
+    if not names:
+        raise PackRefused(f"{path}: expected columns beside {target!r}, got none with a name")
+    return names
+
+
 def _column(header: Sequence[str], lines: Sequence[Sequence[str]], name: str) -> list[str]:
     place = header.index(name)
     return [line[place].strip() if place < len(line) else "" for line in lines]
@@ -78,7 +112,8 @@ def _column(header: Sequence[str], lines: Sequence[Sequence[str]], name: str) ->
 
 def _features(path: Path, content: bytes, target: str, options: InputOptions) -> Content:
     header, lines = _lines(path, content)
-    fields = read_fields([name for name in header if name != target], options.fields)
+    fields = read_fields(_columns(path, target, header), options.fields)
+    _refuse_doubles(path, header, [field.name for field in fields])
     if options.fields is None:
         # Nobody said what may be missing: what is missing here.
         fields = tuple(_nullable(each, _column(header, lines, each.name)) for each in fields)
