@@ -135,7 +135,7 @@ class FeatureDecoder:
         numbers = [
             math.nan
             if field.nullable and _is_missing(value)
-            else check_number(value, f"{place}.{field.name}")
+            else _number_of(value, f"{place}.{field.name}")
             for value, field in zip(instance, self._fields, strict=True)
         ]
         return self._row(np.array(numbers), place)
@@ -180,6 +180,11 @@ class FeatureDecoder:
             expected = f"numbers that {self._dtype} can hold"
             raise InputInvalid(place, expected, str(max(values, key=abs)))
         return values.astype(self._dtype)
+
+
+def _number_of(value: object, place: str) -> float:
+    """Return a number of JSON; true is 1 and false is 0, as in every other form of rows."""
+    return float(value) if isinstance(value, bool) else check_number(value, place)
 
 
 def _is_missing(value: object) -> bool:

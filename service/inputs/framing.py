@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.errors import InputInvalid
 from service.inputs.numbers import read_object, shown
+from service.inputs.tensors import numbers_of
 
 DATATYPES = {
     "BOOL": np.dtype("?"),
@@ -198,7 +199,7 @@ def read_array(
     if expected != len(content):
         what = f"{expected} bytes for {datatype} of shape {list(shape)}"
         raise InputInvalid(place, what, str(len(content)))
-    return np.frombuffer(content, dtype).reshape(shape)
+    return numbers_of(content, dtype).reshape(shape)
 
 
 def unpack_texts(content: memoryview, number: int, place: str) -> list[bytes]:

@@ -116,6 +116,8 @@ class ImageDecoder:
     def decode_array(self, values: NDArray[np.generic]) -> Decoded:
         """Return the rows of an array of pixels; see `Decoder.decode_array`."""
         refuse_too_many(len(values), self._limits, "rows")
+        if values.dtype == np.bool_:
+            values = values * np.uint8(LARGEST_PIXEL)  # a mask is black and white
         rows = values.astype(self._dtype) if values.dtype == np.uint8 else self._as_pixels(values)
         if rows is not None:
             return Decoded(rows)

@@ -188,7 +188,7 @@ class InferenceReader:
         self, tensor: WireTensor, values: NDArray[np.generic]
     ) -> NDArray[np.generic]:
         spec = self._spec
-        if spec.datatype == BYTES or tensor.datatype == "BOOL":
+        if spec.datatype == BYTES:
             raise InputInvalid("inputs[0].datatype", spec.datatype, tensor.datatype)
         bare = (*spec.row_shape, 1) if self._kind == "image" else spec.row_shape
         if tensor.shape[1:] not in (spec.row_shape, bare):

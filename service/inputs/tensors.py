@@ -14,7 +14,7 @@ _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_KINDS = "uif"
+_KINDS = "uifb"
 _MAX_HEADER_BYTES = 1024
 
 
@@ -33,8 +33,15 @@ def read_npy(body: bytes, shape: tuple[int, ...]) -> NDArray[np.generic]:
     if declared_bytes != len(content):
         raise InputInvalid("body", f"{declared_bytes} bytes of data", f"{len(content)}")
     rows = _as_rows(found, shape)
-    flat = np.frombuffer(content, dtype)
+    flat = numbers_of(content, dtype)
     return flat.reshape(found, order="F" if header.is_fortran else "C").reshape(rows, *shape)
+
+
+def numbers_of(content: memoryview, dtype: np.dtype[Any]) -> NDArray[np.generic]:
+    """Return the numbers in memory, without a copy; a truth is any byte but 0."""
+    if dtype.kind == "b":
+        return np.frombuffer(content, np.uint8) != 0
+    return np.frombuffer(content, dtype)
 
 
 class _Header(NamedTuple):

@@ -248,7 +248,6 @@ def test_numbers_that_convert_without_loss_are_taken(
         pytest.param(np.array([[0.1, 0, 0]], "<f8"), "FP64", "[0][0]: ", id="decimal"),
         pytest.param(np.array([[0, 0, 2**24 + 1]], "<i8"), "INT64", "16777217", id="odd"),
         pytest.param(np.array([[0, 2**63 - 1, 0]], "<i8"), "INT64", "[0][1]: ", id="largest"),
-        pytest.param(np.array([[True, False, True]]), "BOOL", "got BOOL", id="truth"),
     ],
 )
 def test_numbers_that_would_lose_are_refused_by_their_place(
@@ -259,6 +258,21 @@ def test_numbers_that_would_lose_are_refused_by_their_place(
     assert response.status_code == 400
     assert "FP32" in response.json()["error"]
     assert got in response.json()["error"]
+
+
+def test_truths_are_ones_and_zeros_of_features_and_white_and_black_of_pictures(
+    client: httpx.Client,
+) -> None:
+    mask = np.array([np.ones((8, 8)), np.zeros((8, 8))], bool)
+
+    features = post_binary(client, b"\1\0\1", [1, 3], "BOOL")
+    numbers = post_binary(client, np.array([1, 0, 1], "<f4").tobytes(), [1, 3], "FP32")
+    pictures = post_binary(
+        client, mask.tobytes(), [2, 8, 8], "BOOL", path="/v2/models/picture/infer"
+    )
+
+    assert features.json()["outputs"] == numbers.json()["outputs"]
+    assert best(pictures) == [1, 0]
 
 
 @pytest.mark.parametrize("shape", [[2, 8, 8], [2, 8, 8, 1]])

@@ -94,6 +94,30 @@ def test_csv_with_either_separator_is_read(decoder: FeatureDecoder, separator: s
     assert decoded.ignored_columns == ("quality",)
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(as_json([True, 1, False], {"pH": 1, "sugar": True, "age": 0}), id="json"),
+        pytest.param(as_json([True, True, False], [1, 1, 0]), id="json without a fraction"),
+        pytest.param(as_csv("pH,sugar,age\ntrue,1,False\n1,TRUE,0\n"), id="csv"),
+        pytest.param(as_npy(np.array([[True, True, False]] * 2)), id="npy"),
+    ],
+)
+def test_truth_is_one_and_falsehood_zero_in_every_form(
+    decoder: FeatureDecoder, payload: Payload
+) -> None:
+    assert decoder.decode(payload).rows.tolist() == [[1, 1, 0], [1, 1, 0]]
+
+
+def test_truth_has_to_lie_within_the_bounds_as_any_number() -> None:
+    declared = FeatureInput(fields=(FeatureField(name="year", minimum=1900),))
+    decoder = FeatureDecoder(declared, "float32", LIMITS)
+
+    decoded = decoder.decode(as_json([True]))
+
+    assert str(decoded.errors[0]) == "instances[0].year: expected at least 1900, got 1"
+
+
 def test_cell_too_many_is_refused_because_it_shifts_the_others(decoder: FeatureDecoder) -> None:
     decoded = decoder.decode(as_csv("pH,sugar,age\n\n\n3,7,5,1\n3,7,1\n"))
 

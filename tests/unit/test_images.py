@@ -286,6 +286,17 @@ def test_bad_row_is_named_and_its_neighbour_read(
     assert expected in str(decoded.errors[0])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_mask_is_black_and_white(dtype: str) -> None:
+    declared = ImageInput(height=2, width=2, channels=1)
+    masks = ImageDecoder(declared, dtype, LIMITS)
+
+    rows = masks.decode_array(np.array([[[True, False], [False, True]]])).rows
+
+    assert rows.tolist() == [[[255, 0], [0, 255]]]
+    assert rows.dtype == dtype
+
+
 def test_picture_scaled_to_one_gets_a_hint(decoder: ImageDecoder) -> None:
     decoded = decoder.decode(as_json((ramp() / 255).tolist()))
 

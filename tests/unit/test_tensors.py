@@ -25,6 +25,12 @@ def test_rows_of_any_number_type_are_read(dtype: str) -> None:
     np.testing.assert_array_equal(read_npy(npy(array), SHAPE), array)
 
 
+def test_truth_is_any_byte_but_zero() -> None:
+    content = npy(np.array([[True, False, True], [False] * 3])).replace(b"\1\0\1", b"\1\0\xff")
+
+    assert read_npy(content, SHAPE).astype(float).tolist() == [[[1, 0, 1], [0, 0, 0]]]
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (1, 2, 3), (1, 2, 3, 1)])
 def test_one_row_may_come_bare_or_with_an_axis_of_one_channel(shape: tuple[int, ...]) -> None:
     array = np.arange(6.0).reshape(shape)

@@ -78,6 +78,8 @@ def _features(
 def _pictures(path: Path, rows: NDArray[Any]) -> tuple[NDArray[Any], ImageInput]:
     if rows.ndim == 4 and rows.shape[3] == 1:
         rows = rows[..., 0]
+    if rows.dtype == np.bool_:
+        rows = rows * np.uint8(255)  # as the server takes a mask
     if rows.ndim not in {3, 4} or (rows.ndim == 4 and rows.shape[3] != 3):
         raise PackRefused(
             f"{path}: expected pictures of shape (rows, height, width) or (rows, height, width, 3),"
