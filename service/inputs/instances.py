@@ -75,7 +75,7 @@ class InstancesReader:
             raise InputInvalid("parameters", "an object", shown(parameters))
         value = content[form]
         rows = self._unwrapped(value) if form == "instances" else self._column(value)
-        decoded = self._decoder.decode_instances(self._texts(rows, form), form, payload)
+        decoded = self._decoder.decode_instances(self._elements(rows, form), form, payload)
         return Instances(decoded, form == "inputs", parameters)
 
     def _unwrapped(self, instances: object) -> list[object]:
@@ -99,13 +99,19 @@ class InstancesReader:
             raise InputInvalid("inputs", "a list of rows", shown(inputs))
         return inputs
 
-    def _texts(self, rows: list[object], place: str) -> list[object]:
-        """Return rows with texts that came in base64 as texts; others are left to the decoder."""
-        if self._kind != "text":
+    def _elements(self, rows: list[object], place: str) -> list[object]:
+        """Return rows of shape [n, 1] as rows of shape [n], and texts in base64 as texts.
+
+        What else there is, is left to the decoder.
+        """
+        if self._kind == "features":
             return rows
+        bare = [_single_element(row) for row in rows]
+        if self._kind == "image":
+            return bare
         return [
             _text(row, f"{place}[{position}]") if isinstance(row, dict) else row
-            for position, row in enumerate(rows)
+            for position, row in enumerate(bare)
         ]
 
 
@@ -133,7 +139,7 @@ class ExamplesReader(InstancesReader):
             self._row(example, context, f"examples[{position}]")
             for position, example in enumerate(examples)
         ]
-        rows = self._texts(rows, "examples")
+        rows = self._elements(rows, "examples")
         return Instances(
             self._decoder.decode_instances(rows, "examples", payload),
             is_column=False,
@@ -159,6 +165,12 @@ def check_signature(content: dict[str, object]) -> None:
         raise InputInvalid("signature_name", "a text", shown(name))
     if name not in ("", SIGNATURE):
         raise InputInvalid("signature_name", f"the signature {SIGNATURE!r}", shown(name))
+
+
+def _single_element(row: object) -> object:
+    """Return the element of a row of one string; any other row as it is."""
+    is_string = isinstance(row, list) and len(row) == 1 and isinstance(row[0], str | dict)
+    return row[0] if is_string else row
 
 
 def _single(value: object) -> object:

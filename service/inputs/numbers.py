@@ -5,7 +5,6 @@ careful path, which reads row by row and can name the place.
 """
 
 import base64
-import binascii
 import json
 import math
 import re
@@ -27,6 +26,7 @@ _NUMBERS_AND_BLANKS = b"0123456789.eE+- \t\r\n"
 _HEAD = b'{"instances":['.translate(None, _NUMBERS_AND_BLANKS)  # it has an e
 _TAIL = b"]}"
 _CLIP = 40
+_FROM_URL_ALPHABET = str.maketrans("-_", "+/")
 
 MOST_LEVELS = 1024
 """Lists and objects in each other: what our parsers go down to."""
@@ -106,15 +106,41 @@ def read_base64(instance: object, place: str, expected: str = '{"b64": "..."}') 
 
 
 def decode_base64(text: str, place: str) -> bytes:
-    """Return the bytes of a text in base64; it may be cut into lines, as `base64 FILE` does.
+    """Return the bytes of a text in base64, as any of the usual encoders writes it.
+
+    It may be cut into lines, lack its padding, have the alphabet for URLs, and be a `data:` URL.
 
     Raises:
         InputInvalid: if it is none.
     """
+    bare = "".join(text.split())
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise InputInvalid(place, "base64", shown(text)) from None
+        return base64.b64decode(bare, validate=True)
+    except ValueError:
+        found = _unusual_base64(bare)
+    if found is None:
+        expected = "base64"
+        if bare[:5].lower() == "data:":
+            expected = "base64, bare or as data:<media type>;base64,<base64>"
+        raise InputInvalid(place, expected, shown(text))
+    return found
+
+
+def _unusual_base64(text: str) -> bytes | None:
+    """Return the bytes of base64 in another form; None if it is none."""
+    if text[:5].lower() == "data:":
+        start, _, text = text.partition(",")
+        if not start.lower().endswith(";base64"):
+            return None
+    bare = text.rstrip("=")
+    if "=" in text and len(text) % 4:
+        return None  # cut off, or with more padding than there can be
+    if "+" not in bare and "/" not in bare:
+        bare = bare.translate(_FROM_URL_ALPHABET)
+    try:
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except ValueError:
+        return None
 
 
 def read_object(body: bytes, expected: str = "an object") -> dict[str, Any]:

@@ -196,6 +196,54 @@ def test_bad_body_is_an_error_that_names_the_place(
     assert got in response.json()["error"]
 
 
+@pytest.mark.parametrize("text", ["good good", {"b64": "Z29vZCBnb29k"}])
+@pytest.mark.parametrize("form", ["instances", "inputs"])
+def test_texts_of_shape_n_by_1_are_texts(client: httpx.Client, form: str, text: object) -> None:
+    path = "/v1/models/review:predict"
+
+    found = post(client, path, {form: [[text], [text]]})
+
+    assert found.status_code == 200, found.text
+    assert found.json() == post(client, path, {form: ["good good"] * 2}).json()
+
+
+def test_pictures_of_shape_n_by_1_are_pictures(client: httpx.Client) -> None:
+    path = "/v1/models/picture:predict"
+
+    found = post(client, path, {"instances": [[picture(250)], [picture(5)]]})
+
+    assert found.json() == post(client, path, {"instances": [picture(250), picture(5)]}).json()
+
+
+def test_two_texts_in_a_row_are_refused(client: httpx.Client) -> None:
+    found = post(client, "/v1/models/review:predict", {"instances": [["good", "bad"]]})
+
+    assert found.status_code == 400
+    assert "instances[0]: expected a text, got a list of 2" in found.json()["error"]
+
+
+@pytest.mark.parametrize("form", ["unpadded", "for URLs", "data"])
+def test_base64_of_any_form_is_the_same_picture_on_every_route(
+    client: httpx.Client, form: str
+) -> None:
+    usual = picture(250)["b64"]
+    other = {
+        "unpadded": usual.rstrip("="),
+        "for URLs": usual.replace("+", "-").replace("/", "_"),
+        "data": f"data:image/png;base64,{usual}",
+    }[form]
+    tensor = {"name": "rows", "datatype": "BYTES", "shape": [1], "data": [other]}
+
+    native = client.post("/predict/picture", json={"instances": [{"b64": other}]})
+    first = post(client, "/v1/models/picture:predict", {"instances": [{"b64": other}]})
+    second = post(client, "/v2/models/picture/infer", {"inputs": [tensor]})
+
+    probabilities = [0.0, 1.0]
+    assert list(native.json()["predictions"][0]["probabilities"].values()) == probabilities
+    assert first.json()["predictions"] == [probabilities]
+    assert second.json()["outputs"][0]["data"] == probabilities
+
+
 @pytest.mark.parametrize(
     ("encoded", "expected"),
     [("/w==", "another byte at 0"), ("?", "expected base64"), (7, 'a text or {"b64"')],

@@ -1,6 +1,8 @@
+import base64
 import json
 import math
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from service.errors import InputInvalid, PayloadTooLarge
 from service.inputs.numbers import (
     MOST_LEVELS,
+    decode_base64,
     quick_rows,
     read_instances,
     read_json,
@@ -171,3 +174,45 @@ def test_json_that_is_nested_too_deep_is_refused_by_its_cap(filling: bytes) -> N
 def test_number_of_too_many_digits_is_refused_by_its_cap(before: bytes) -> None:
     with pytest.raises(PayloadTooLarge, match="cap of 4,300 digits"):
         read_json(before + b"1" * 5000 + b"]")
+
+
+URL_SAFE = bytes(range(248, 256)) * 3 + b"?>"
+"""In base64 it has both characters in which the alphabets differ."""
+
+
+@pytest.mark.parametrize("length", [23, 24, 25])
+@pytest.mark.parametrize(
+    "start", ["", "data:;base64,", "DATA:image/png;charset=x;Base64,", "data:image/png;base64,\n"]
+)
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("padding", ["=", ""])
+def test_base64_of_every_encoder_is_read(
+    length: int, start: str, encode: Callable[[bytes], bytes], padding: str
+) -> None:
+    content = URL_SAFE[-length:]
+    text = encode(content).decode()
+    text = text if padding else text.rstrip("=")
+
+    assert decode_base64(start + text, "x") == content
+    assert decode_base64(start + "\r\n".join([text[:8], text[8:]]), "x") == content
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("?", "expected base64, got the string '?'", id="another character"),
+        pytest.param("AAAAA", "expected base64", id="one character too many"),
+        pytest.param("AA=", "expected base64", id="half of the padding"),
+        pytest.param("AAA==", "expected base64", id="too much padding"),
+        pytest.param("AA==AA==", "expected base64", id="two texts"),
+        pytest.param("A-A/", "expected base64", id="both alphabets"),
+        pytest.param("data:text/plain,good", "bare or as data:<media type>;base64,", id="percent"),
+        pytest.param("data:AAAA", "bare or as data:<media type>;base64,", id="no comma"),
+        pytest.param("https://a.b/c.png", "expected base64, got the string 'https", id="address"),
+    ],
+)
+def test_what_is_no_base64_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(InputInvalid) as caught:
+        decode_base64(text, "x")
+
+    assert expected in str(caught.value)
