@@ -54,6 +54,9 @@ class WireTensor(NamedTuple):
     values: NDArray[np.generic] | list[bytes | str]
     """Of that shape; for BYTES a flat list, of text where it came as JSON."""
 
+    parameters: dict[str, object]
+    """As they came."""
+
 
 class Reply(NamedTuple):
     """A tensor that goes out."""
@@ -97,12 +100,15 @@ def read_head(head: bytes) -> dict[str, object]:
     return read_object(head, 'an object {"inputs": [...]}')
 
 
-def read_tensors(declared: object, behind: memoryview) -> list[WireTensor]:
+def read_tensors(
+    declared: object, behind: memoryview, *, takes_null: bool = False
+) -> list[WireTensor]:
     """Return the tensors that a head lists under `inputs`.
 
     Args:
         declared: what the head says.
         behind: the bytes behind the head; all of them must belong to a tensor.
+        takes_null: whether null is NaN among floats in JSON.
 
     Raises:
         InputInvalid: naming the first field that is not as it must be.
@@ -116,14 +122,16 @@ def read_tensors(declared: object, behind: memoryview) -> list[WireTensor]:
         facts = _read_facts(tensor, place)
         size = facts.binary_size
         if size is None:
-            values = _from_json(facts, place)
+            values = _from_json(facts, place, takes_null=takes_null)
         else:
             if size > len(behind) - start:
                 there = f"{len(behind) - start} bytes behind the head"
                 raise InputInvalid(f"{place}.parameters.binary_data_size", there, str(size))
             values = _from_bytes(facts, behind[start : start + size], place)
             start += size
-        tensors.append(WireTensor(facts.name, facts.datatype, facts.shape, values))
+        tensors.append(
+            WireTensor(facts.name, facts.datatype, facts.shape, values, facts.parameters)
+        )
     if start != len(behind):
         expected = f"{start} bytes behind the head, as the tensors declare"
         raise InputInvalid("body", expected, str(len(behind)))
@@ -136,6 +144,7 @@ class _Facts(NamedTuple):
     shape: tuple[int, ...]
     data: object
     binary_size: int | None
+    parameters: dict[str, object]
 
 
 def _read_facts(tensor: object, place: str) -> _Facts:
@@ -149,11 +158,12 @@ def _read_facts(tensor: object, place: str) -> _Facts:
         expected = f"one of {', '.join((*DATATYPES, BYTES))}"
         raise InputInvalid(f"{place}.datatype", expected, shown(datatype))
     shape = _read_shape(tensor.get("shape"), f"{place}.shape")
-    size = _read_size(tensor.get("parameters"), f"{place}.parameters")
+    parameters = read_parameters(tensor.get("parameters"), f"{place}.parameters")
+    size = _read_size(parameters, f"{place}.parameters")
     if (size is None) == ("data" not in tensor):
         got = "neither" if size is None else "both"
         raise InputInvalid(place, "either data or parameters.binary_data_size", got)
-    return _Facts(name, datatype, shape, tensor.get("data"), size)
+    return _Facts(name, datatype, shape, tensor.get("data"), size, parameters)
 
 
 def _read_shape(shape: object, place: str) -> tuple[int, ...]:
@@ -166,11 +176,16 @@ def _read_shape(shape: object, place: str) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _read_size(parameters: object, place: str) -> int | None:
+def read_parameters(parameters: object, place: str) -> dict[str, object]:
+    """Return parameters, none if there are none; raises InputInvalid if they are no object."""
     if parameters is None:
-        return None
+        return {}
     if not isinstance(parameters, dict):
         raise InputInvalid(place, "an object", shown(parameters))
+    return parameters
+
+
+def _read_size(parameters: dict[str, object], place: str) -> int | None:
     size = parameters.get("binary_data_size")
     if size is not None and (type(size) is not int or not 0 <= size <= LONGEST_AXIS):
         expected = "a whole number from 0 on"
@@ -234,7 +249,9 @@ def pack_texts(texts: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(text)) + text for text in texts)
 
 
-def _from_json(facts: _Facts, place: str) -> NDArray[np.generic] | list[bytes | str]:
+def _from_json(
+    facts: _Facts, place: str, *, takes_null: bool
+) -> NDArray[np.generic] | list[bytes | str]:
     place = f"{place}.data"
     if facts.datatype in _ONLY_BINARY:
         raise InputInvalid(place, f"{facts.datatype} in binary form", "JSON")
@@ -243,7 +260,10 @@ def _from_json(facts: _Facts, place: str) -> NDArray[np.generic] | list[bytes | 
         _check_types(flat, {str}, "texts", place)
         return flat
     dtype = DATATYPES[facts.datatype]
-    _check_types(flat, _JSON_TYPES.get(dtype.kind, {int}), f"elements of {facts.datatype}", place)
+    allowed = _JSON_TYPES.get(dtype.kind, {int})
+    if takes_null and dtype.kind == "f":
+        allowed = allowed | {type(None)}  # NumPy makes it NaN
+    _check_types(flat, allowed, f"elements of {facts.datatype}", place)
     # A decimal number stands for the float next to it: it is read in full and rounded once, later.
     read_as = np.dtype(np.float64) if dtype.kind == "f" else dtype
     try:

@@ -8,14 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Manifest
+from service.bundle.manifest import FeatureInput
 from service.errors import InputInvalid
 from service.inputs.compression import MOST_RATIO, inflated
+from service.inputs.content_types import (
+    BASE64,
+    OUTPUT_TYPES,
+    read_content_type,
+    refuse_other_meanings,
+)
 from service.inputs.framing import (
     BYTES,
     DATATYPE_OF,
     WireTensor,
     read_array,
     read_head,
+    read_parameters,
     read_tensors,
     split,
 )
@@ -99,6 +107,10 @@ class InferenceReader:
     ) -> None:
         self._spec = input_spec(manifest)
         self._kind = manifest.input.kind
+        declared = manifest.input
+        self._takes_null = isinstance(declared, FeatureInput) and any(
+            field.nullable for field in declared.fields
+        )
         self._decoder = decoder
         self._head_length = head_length
         self._coding = coding
@@ -135,12 +147,12 @@ class InferenceReader:
         identity = content.get("id")
         if identity is not None and not isinstance(identity, str):
             raise InputInvalid("id", "a text", shown(identity))
-        parameters = _read_parameters(content.get("parameters"), "parameters")
+        parameters = read_parameters(content.get("parameters"), "parameters")
         is_binary = _flag(parameters, "binary_data_output", "parameters") or False
         outputs = _read_outputs(content.get("outputs"), is_binary=is_binary)
-        tensors = read_tensors(content.get("inputs"), behind)
+        tensors = read_tensors(content.get("inputs"), behind, takes_null=self._takes_null)
         return Inference(
-            self._rows(tensors, payload),
+            self._rows(tensors, parameters, payload),
             identity,
             max_error=_share(parameters, "max_error"),
             min_confidence=_share(parameters, "min_confidence"),
@@ -156,33 +168,44 @@ class InferenceReader:
         shape = (1, *self._spec.row_shape)
         return self._decoder.decode_array(read_array(content, self._spec.datatype, shape, _RAW))
 
-    def _rows(self, tensors: list[WireTensor], payload: Payload) -> Decoded:
+    def _rows(
+        self, tensors: list[WireTensor], parameters: dict[str, object], payload: Payload
+    ) -> Decoded:
         name = self._spec.name
         if len(tensors) != 1 or tensors[0].name != name:
             names = ", ".join(repr(tensor.name[:40]) for tensor in tensors[:4])
             raise InputInvalid("inputs", f"the one input {name!r}", names)
         (tensor,) = tensors
+        if self._kind == "features" and tensor.datatype == BYTES:
+            raise InputInvalid("inputs[0].datatype", self._spec.datatype, BYTES)
+        content_type = read_content_type(self._kind, tensor, parameters)
         if isinstance(tensor.values, list):
-            return self._rows_of_contents(tensor, tensor.values, payload)
+            return self._rows_of_contents(tensor, tensor.values, content_type, payload)
         return self._decoder.decode_array(self._rows_of_numbers(tensor, tensor.values))
 
     def _rows_of_contents(
-        self, tensor: WireTensor, values: list[bytes | str], payload: Payload
+        self,
+        tensor: WireTensor,
+        values: list[bytes | str],
+        content_type: str | None,
+        payload: Payload,
     ) -> Decoded:
-        if self._kind == "features":
-            raise InputInvalid("inputs[0].datatype", self._spec.datatype, BYTES)
         if tensor.shape[1:] not in ((), (1,)):
             raise InputInvalid("inputs[0].shape", "[rows] or [rows, 1]", str(list(tensor.shape)))
         place = "inputs[0].data"
+        is_base64 = content_type == BASE64
         contents = [
-            value if isinstance(value, bytes) else self._content(value, f"{place}[{position}]")
+            self._content(value, f"{place}[{position}]", is_base64=is_base64)
             for position, value in enumerate(values)
         ]
         return self._decoder.decode_contents(contents, place, payload)
 
-    def _content(self, text: str, place: str) -> bytes:
-        """Return what a JSON string stands for: a text itself, a picture in base64."""
-        return decode_base64(text, place) if self._kind == "image" else text.encode()
+    def _content(self, value: bytes | str, place: str, *, is_base64: bool) -> bytes:
+        """Return what an element stands for: a text itself, a picture in JSON in base64."""
+        if isinstance(value, bytes):
+            return decode_base64(value.decode("latin-1"), place) if is_base64 else value
+        is_base64 = is_base64 or self._kind == "image"
+        return decode_base64(value, place) if is_base64 else value.encode()
 
     def _rows_of_numbers(
         self, tensor: WireTensor, values: NDArray[np.generic]
@@ -200,7 +223,7 @@ class InferenceReader:
 
 
 def _check_no_loss(values: NDArray[np.generic], datatype: str) -> None:
-    """Refuse numbers that the graph's datatype cannot hold to the last bit."""
+    """Refuse numbers that the graph's datatype cannot hold; floats may be rounded."""
     dtype = next(dtype for dtype, name in DATATYPE_OF.items() if name == datatype)
     kept = _is_kept(values, dtype)
     if not kept.all():
@@ -217,15 +240,9 @@ def _is_kept(values: NDArray[np.generic], dtype: "np.dtype[np.generic]") -> NDAr
         return np.asarray(np.abs(numbers) <= most)
     with np.errstate(over="ignore", invalid="ignore"):
         converted = values.astype(dtype)
+        if dtype.kind == "f" and values.dtype.kind == "f":  # rounded, as decimal numbers are
+            return np.asarray(np.isfinite(converted) | ~np.isfinite(values))
         return np.asarray((converted == values) | (values != values))  # noqa: PLR0124  NaN is NaN
-
-
-def _read_parameters(parameters: object, place: str) -> dict[str, object]:
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise InputInvalid(place, "an object", shown(parameters))
-    return parameters
 
 
 def _flag(parameters: dict[str, object], name: str, place: str) -> bool | None:
@@ -267,9 +284,10 @@ def _read_outputs(outputs: object, *, is_binary: bool) -> tuple[AskedOutput, ...
         if name in asked:
             raise InputInvalid(f"{place}.name", "each output once", shown(name))
         place = f"{place}.parameters"
-        parameters = _read_parameters(output.get("parameters"), place)
+        parameters = read_parameters(output.get("parameters"), place)
         own = _flag(parameters, "binary_data", place)
         classes = _classes(parameters.get("classification"), f"{place}.classification")
+        refuse_other_meanings(parameters, place, OUTPUT_TYPES)
         asked[name] = AskedOutput(name, is_binary if own is None else own, classes)
     return tuple(asked.values())
 

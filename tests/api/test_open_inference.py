@@ -18,6 +18,7 @@ from service.api.open_inference import packed
 
 APPLE, PEAR, UNSURE = [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [1.0, 1.0, 1.0]
 INFER = "/v2/models/fruit/infer"
+REVIEW = "/v2/models/review/infer"
 LENGTH = "Inference-Header-Content-Length"
 FLOATS = np.array([APPLE, PEAR], np.float32)
 
@@ -245,7 +246,7 @@ def test_numbers_that_convert_without_loss_are_taken(
 @pytest.mark.parametrize(
     ("row", "datatype", "got"),
     [
-        pytest.param(np.array([[0.1, 0, 0]], "<f8"), "FP64", "[0][0]: ", id="decimal"),
+        pytest.param(np.array([[1e300, 0, 0]], "<f8"), "FP64", "[0][0]: ", id="beyond float32"),
         pytest.param(np.array([[0, 0, 2**24 + 1]], "<i8"), "INT64", "16777217", id="odd"),
         pytest.param(np.array([[0, 2**63 - 1, 0]], "<i8"), "INT64", "[0][1]: ", id="largest"),
     ],
@@ -357,6 +358,144 @@ def test_request_may_be_stricter_by_parameter(client: httpx.Client) -> None:
     ]
 
     assert labels == [["apple"], [""], [""]]
+
+
+def test_double_is_rounded_as_on_the_native_route(client: httpx.Client) -> None:
+    row = [7.4, 0.66, 0.1]
+    native = client.post("/predict/fruit", json={"instances": [row]}).json()["predictions"][0]
+
+    in_json = post(client, tensor(row, [1, 3], "FP64"))
+    in_bytes = post_binary(client, np.array([row], "<f8").tobytes(), [1, 3], "FP64")
+
+    for response in (in_json, in_bytes):
+        found = response.json()["outputs"][0]["data"]
+        assert found == list(native["probabilities"].values())
+
+
+GOOD = base64.b64encode(b"good good").decode()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "of_request"),
+    [
+        pytest.param({"content_type": "base64"}, {}, id="of the input"),
+        pytest.param({}, {"content_type": "base64"}, id="of the request"),
+        pytest.param({"content_type": "base64"}, {"content_type": "str"}, id="of both"),
+    ],
+)
+def test_text_in_base64_is_decoded_where_the_content_type_says_so(
+    client: httpx.Client, parameters: dict[str, object], of_request: dict[str, object]
+) -> None:
+    content = {**tensor([GOOD], [1], "BYTES"), "parameters": parameters}
+    plain = post(client, tensor(["good good"], [1], "BYTES"), path=REVIEW)
+
+    response = post(client, content, path=REVIEW, parameters=of_request)
+
+    assert response.status_code == 200, response.text
+    assert response.json()["outputs"] == plain.json()["outputs"]
+
+
+def test_bytes_in_base64_are_decoded_where_the_content_type_says_so(client: httpx.Client) -> None:
+    packed = texts(GOOD.encode())
+    parameters = {"content_type": "base64", "binary_data_size": len(packed)}
+    head = {"name": "rows", "datatype": "BYTES", "shape": [1], "parameters": parameters}
+    content = json.dumps({"inputs": [head]}).encode()
+
+    response = client.post(REVIEW, content=content + packed, headers={LENGTH: str(len(content))})
+
+    plain = post(client, tensor(["good good"], [1], "BYTES"), path=REVIEW)
+    assert response.json()["outputs"] == plain.json()["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "content_type"),
+    [
+        pytest.param(INFER, tensor(APPLE, [1, 3]), "np", id="numbers of numpy"),
+        pytest.param(INFER, tensor(APPLE, [1, 3]), "pd", id="numbers of pandas"),
+        pytest.param(REVIEW, tensor(["good"], [1], "BYTES"), "str", id="texts"),
+        pytest.param(REVIEW, tensor(["good"], [1, 1], "BYTES"), "np", id="texts of numpy"),
+    ],
+)
+def test_content_type_that_changes_nothing_is_taken(
+    client: httpx.Client, path: str, content: dict[str, object], content_type: str
+) -> None:
+    content = {**content, "parameters": {"content_type": content_type}}
+
+    response = post(client, content, path=path, parameters={"content_type": content_type})
+
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "parameters", "expected"),
+    [
+        pytest.param(
+            INFER,
+            tensor(APPLE, [1, 3]),
+            {"content_type": "base64"},
+            "inputs[0].parameters.content_type: expected one of np, pd, or none, got the string 'b",
+            id="numbers in base64",
+        ),
+        pytest.param(
+            REVIEW,
+            tensor(["good"], [1], "BYTES"),
+            {"content_type": "hg_json"},
+            "expected one of str, np, pd, base64, or none, got the string 'hg_json'",
+            id="JSON in texts",
+        ),
+        pytest.param(
+            REVIEW,
+            tensor(["good"], [1], "BYTES"),
+            {"content_type": ["str"]},
+            "or none, got a list of 1",
+            id="no text",
+        ),
+        pytest.param(
+            REVIEW,
+            tensor(["good"], [1], "BYTES"),
+            {"encoding": "base64"},
+            "inputs[0].parameters.encoding: expected no such parameter",
+            id="another name",
+        ),
+        pytest.param(
+            INFER,
+            tensor(APPLE, [1, 3]),
+            {"shared_memory_region": "a"},
+            "inputs[0].parameters.shared_memory_region: expected no such parameter",
+            id="shared memory beside data",
+        ),
+        pytest.param(
+            REVIEW,
+            tensor(["?"], [1], "BYTES"),
+            {"content_type": "base64"},
+            "inputs[0].data[0]: expected base64",
+            id="no base64",
+        ),
+    ],
+)
+def test_parameter_that_gives_data_another_meaning_is_refused(
+    client: httpx.Client,
+    path: str,
+    content: dict[str, object],
+    parameters: dict[str, object],
+    expected: str,
+) -> None:
+    response = post(client, {**content, "parameters": parameters}, path=path)
+
+    assert response.status_code == 400
+    assert expected in response.json()["error"]
+
+
+def test_content_type_of_an_output_that_would_change_it_is_refused(client: httpx.Client) -> None:
+    taken, refused = (
+        {"name": "probabilities", "parameters": {"content_type": content_type}}
+        for content_type in ("np", "base64")
+    )
+
+    assert post(client, tensor(APPLE, [1, 3]), outputs=[taken]).status_code == 200
+    response = post(client, tensor(APPLE, [1, 3]), outputs=[refused])
+    assert response.status_code == 400
+    assert "outputs[0].parameters.content_type: expected one of np" in response.json()["error"]
 
 
 def test_parameters_that_are_not_ours_pass(client: httpx.Client) -> None:
