@@ -117,7 +117,7 @@ class ImageDecoder:
         """Return the rows of an array of pixels; see `Decoder.decode_array`."""
         refuse_too_many(len(values), self._limits, "rows")
         if values.dtype == np.bool_:
-            values = values * np.uint8(LARGEST_PIXEL)  # a mask is black and white
+            values = values.astype(np.uint8) * LARGEST_PIXEL  # a mask is black and white
         rows = values.astype(self._dtype) if values.dtype == np.uint8 else self._as_pixels(values)
         if rows is not None:
             return Decoded(rows)

@@ -169,8 +169,9 @@ def check_signature(content: dict[str, object]) -> None:
 
 def _single_element(row: object) -> object:
     """Return the element of a row of one string; any other row as it is."""
-    is_string = isinstance(row, list) and len(row) == 1 and isinstance(row[0], str | dict)
-    return row[0] if is_string else row
+    if isinstance(row, list) and len(row) == 1 and isinstance(row[0], str | dict):
+        return row[0]
+    return row
 
 
 def _single(value: object) -> object:

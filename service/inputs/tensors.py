@@ -40,7 +40,7 @@ def read_npy(body: bytes, shape: tuple[int, ...]) -> NDArray[np.generic]:
 def numbers_of(content: memoryview, dtype: np.dtype[Any]) -> NDArray[np.generic]:
     """Return the numbers in memory, without a copy; a truth is any byte but 0."""
     if dtype.kind == "b":
-        return np.frombuffer(content, np.uint8) != 0
+        return np.not_equal(np.frombuffer(content, np.uint8), 0)
     return np.frombuffer(content, dtype)
 
 
