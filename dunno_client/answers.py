@@ -71,6 +71,8 @@ class Answer:
     request_id: str
     predictions: tuple[Prediction | RowError, ...]
     policy: Policy
+    ignored_columns: tuple[str, ...] = ()
+    """Columns of a frame or table that the model does not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def answer_of(content: Mapping[str, Any]) -> Answer:
         request_id=content["request_id"],
         predictions=tuple(_prediction_of(row) for row in content["predictions"]),
         policy=Policy(**{name: policy[name] for name in Policy.__slots__}),
+        ignored_columns=tuple(content.get("ignored_columns", ())),
     )
 
 

@@ -4,9 +4,10 @@ Frames, arrays and pictures are known by what they can do: none of their librari
 before one of its objects is here.
 """
 
+import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -28,7 +29,8 @@ def body_of(rows: Any) -> dict[str, Any]:
 
     Args:
         rows: one row or a list of them: an object by name, a list in order, a text, a picture of
-            Pillow or the bytes of one; or a numpy array (rows, *input), or a frame of pandas.
+            Pillow or the bytes of one; or a numpy array (rows, *input), or a frame of pandas or
+            polars, or a table of pyarrow, whose columns are found by their names.
 
     Raises:
         TypeError, ValueError: if it is none of these.
@@ -37,8 +39,10 @@ def body_of(rows: Any) -> dict[str, Any]:
     if _is_file(rows):
         content = _content(rows)
         return _body(content, _media_type(content))
-    if hasattr(rows, "to_dict"):
-        return _json(_records(rows))
+    if hasattr(type(rows), "columns"):  # asking a lazy frame itself would compute it
+        return _table(*_cells(rows))
+    if hasattr(rows, "to_frame") or hasattr(rows, "to_dict"):
+        raise TypeError(f"rows: expected a frame, got {type(rows)}; list(series)?")
     if hasattr(rows, "__array__"):
         return _array(rows)
     if isinstance(rows, str | Mapping):
@@ -77,19 +81,39 @@ def _array(rows: Any) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415  whoever has an array has it already
 
     array = np.asarray(rows)
-    if array.dtype.kind not in "uif":
+    if array.dtype.names is not None:
+        return _table(array.dtype.names, np.atleast_1d(array).tolist())
+    if array.dtype.kind not in "uifb":
         return body_of(array.tolist())
     stream = io.BytesIO()
     np.save(stream, array, allow_pickle=False)
     return _body(stream.getvalue(), "application/x-npy")
 
 
-def _records(frame: Any) -> list[dict[str, Any]]:
-    if not hasattr(frame, "columns"):
-        raise TypeError("rows: expected a frame, got a Series; list(series) or series.to_dict()?")
-    whole = frame.astype(object).where(frame.notna(), None)
-    records: list[dict[str, Any]] = whole.to_dict("records")
-    return records
+def _cells(frame: Any) -> tuple[Sequence[Any], Iterable[Sequence[Any]]]:
+    """Return the names of a frame's columns, and its rows."""
+    if hasattr(frame, "itertuples"):  # of pandas
+        return frame.columns, frame.itertuples(index=False, name=None)
+    if hasattr(frame, "iter_rows"):  # of polars
+        return frame.columns, frame.iter_rows()
+    if hasattr(frame, "to_pydict"):  # of pyarrow
+        columns = (column.to_pylist() for column in frame.columns)
+        return frame.schema.names, zip(*columns, strict=True)
+    expected = "a frame of pandas or polars, or a table of pyarrow, in memory"
+    raise TypeError(f"rows: expected {expected}, got {type(frame)}; collect it first?")
+
+
+def _table(names: Sequence[Any], rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Return rows as CSV: the server finds columns by their names, and passes others over."""
+    header = [str(name) for name in names]
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"rows: expected columns of different names, got two called {twice!r}")
+    stream = io.StringIO()
+    # In quotes a name shows no separator.
+    csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(header)
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return _body(stream.getvalue().encode(), "text/csv")
 
 
 def _json(rows: Any) -> dict[str, Any]:

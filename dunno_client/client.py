@@ -1,5 +1,6 @@
 """Asks a running Dunno, again if it may help, and never beyond the deadline."""
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,11 @@ LONGEST_PAUSE_S = 5.0
 """Bounds of what is waited between two tries, beside what the server asks for."""
 
 SHORTEST_S = 0.001
+_PROXIES = tuple(
+    name
+    for each in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    for name in (each.upper(), each)
+)
 Content = TypeVar("Content")
 
 
@@ -44,6 +50,9 @@ class Dunno:
             deadline_s: from the call on, all tries and pauses together; none begins later, and
                 none waits longer for the next byte.
             retries: how often at most a request is sent again.
+
+        Raises:
+            ValueError: if one of these, or a proxy in the environment, cannot be used.
         """
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url: expected http://… or https://…, got {url!r}")
@@ -52,7 +61,7 @@ class Dunno:
         if retries < 0:
             raise ValueError(f"retries: expected 0 or more, got {retries}")
         headers = {} if key is None else {"Authorization": f"Bearer {key.strip()}"}
-        self._client = httpx.Client(base_url=url, headers=headers)
+        self._client = _connected(url, headers)
         self._deadline_s = deadline_s
         self._retries = retries
 
@@ -135,12 +144,31 @@ class Dunno:
         except httpx.TimeoutException as error:
             detail = f"no answer to {method} {path} in {self._deadline_s:g} s"
             raise DeadlineExceeded("deadline_exceeded", detail) from error
+        except httpx.DecodingError as error:
+            detail = f"{self._client.base_url}: the body of the answer cannot be unpacked ({error})"
+            raise ServerFault("answer_unreadable", detail) from error
         except httpx.TransportError as error:
             detail = f"{self._client.base_url}: {str(error) or type(error).__name__}"
             raise Unreachable("unreachable", detail) from error
         if response.status_code != httpx.codes.OK:
             raise failure_of(response)
         return response
+
+
+def _connected(url: str, headers: Mapping[str, str]) -> httpx.Client:
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"url: expected http://… or https://…, got {url!r} ({error})") from None
+    try:
+        return httpx.Client(base_url=url, headers=headers)
+    except (httpx.InvalidURL, ImportError, ValueError) as error:
+        # It reads them as it is made; those of a host in IPv6 have no brackets.
+        there = [f"{name}={os.environ[name]}" for name in _PROXIES if name in os.environ]
+        expected = "proxies that httpx can use, hosts without brackets in NO_PROXY"
+        raise ValueError(
+            f"environment: expected {expected}, got {', '.join(there) or 'others'} ({error})"
+        ) from None
 
 
 def _read(read: Callable[[Any], Content], response: httpx.Response) -> Content:

@@ -11,6 +11,8 @@ DunnoError
 """
 
 import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpx
 
@@ -95,13 +97,41 @@ def failure_of(response: httpx.Response) -> DunnoError:
         problem = {}
     return kind(
         str(problem.get("type", "")).removeprefix("urn:dunno:") or f"http_{response.status_code}",
-        str(problem.get("detail") or response.reason_phrase),
+        str(problem.get("detail") or _said_of(response)),
         status=response.status_code,
         request_id=problem.get("request_id") or response.headers.get("x-request-id"),
-        retry_after_s=_seconds(response.headers.get("retry-after", "")),
+        retry_after_s=_seconds(response),
     )
 
 
-def _seconds(text: str) -> float | None:
-    """Return the seconds of a Retry-After; of one that is a date, as proxies may send it, None."""
-    return float(text) if text.isascii() and text.isdecimal() else None
+def _said_of(response: httpx.Response) -> str:
+    """Return what a response without a problem document says: of a redirect, where it leads to."""
+    if response.next_request is None:
+        return response.reason_phrase
+    # Without the query, which only says what is asked.
+    asked, there = (
+        request.url.copy_with(query=None) for request in (response.request, response.next_request)
+    )
+    advice = "redirects are not followed: give the url of the server behind it"
+    return f"{response.reason_phrase}: {asked} is redirected to {there}; {advice}"
+
+
+def _seconds(response: httpx.Response) -> float | None:
+    """Return the seconds of a Retry-After; a date is reckoned from that of the response."""
+    text = response.headers.get("retry-after", "")
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    at = _time_of(text)
+    if at is None:
+        return None
+    now = _time_of(response.headers.get("date", "")) or datetime.now(UTC)
+    return max(0.0, (at - now).total_seconds())
+
+
+def _time_of(text: str) -> datetime | None:
+    """Return the time that a header tells; None if it is none."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

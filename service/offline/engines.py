@@ -219,7 +219,11 @@ class Remote:
             message = f"asking a server needs the package {error.name!r}"
             raise OfflineFailed(f"{message}; {install_line('client')}") from None
         self._errors = dunno_client
-        with dunno_client.Dunno(url, key) as dunno:
+        try:
+            first = dunno_client.Dunno(url, key)
+        except ValueError as error:
+            raise OfflineFailed(str(error)) from None
+        with first as dunno:
             found = self._asked(lambda: dunno.model(model))
         self.kind = found.kind
         self.labels = found.labels

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import ROOT, Server
 from keys import NARROW, write_keys
@@ -35,6 +38,7 @@ from dunno_client import (
     Unreachable,
 )
 from dunno_client.bodies import body_of
+from dunno_client.errors import failure_of
 from service.api.hotpath import HotProtocol
 from service.settings import Settings
 
@@ -77,7 +81,103 @@ FRUITS = [
         ["apple", "pear"],
         id="frame",
     ),
+    pytest.param(
+        pa.table({"firm": [0, 0], "sour": [0.5, 9.0], "sweet": [9, 0]}),
+        ["apple", "pear"],
+        id="table of pyarrow",
+    ),
+    pytest.param(
+        pa.record_batch({"firm": [0], "sour": [0.5], "sweet": [9]}),
+        ["apple"],
+        id="batch of pyarrow",
+    ),
+    pytest.param(
+        np.array([(0, 9, 0.5)], [("firm", "f4"), ("sweet", "f4"), ("sour", "f4")]),
+        ["apple"],
+        id="array with names",
+    ),
 ]
+
+
+class PolarsFrame:
+    """What of a frame of polars is asked for; polars itself is not among our packages."""
+
+    def __init__(self, columns: dict[str, list[object]]) -> None:
+        self._names = list(columns)
+        self._rows = list(zip(*columns.values(), strict=True))
+
+    @property
+    def columns(self) -> list[str]:
+        return self._names
+
+    def iter_rows(self) -> Iterator[tuple[object, ...]]:
+        return iter(self._rows)
+
+    def to_dict(self) -> dict[str, object]:
+        raise AssertionError("it gives columns of polars, not of Python")
+
+
+class LazyFrame:
+    """What polars and Spark have before anything is read."""
+
+    @property
+    def columns(self) -> list[str]:
+        raise AssertionError("it is computed to know its columns")
+
+
+def test_frame_of_polars_is_taken_by_its_names(dunno: Dunno) -> None:
+    frame = PolarsFrame({"firm": [0, 0], "note": ["a, b", None], "sour": [0, 9], "sweet": [9, 0]})
+
+    answer = dunno.predict("fruit", frame)
+
+    assert [row.label for row in answer.predictions] == ["apple", "pear"]
+    assert answer.ignored_columns == ("note",)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        pytest.param(
+            pd.DataFrame([NAMED]).assign(note='5" pipe; new\nline', when=pd.Timestamp(0)),
+            ("note", "when"),
+            id="texts and times",
+        ),
+        pytest.param(pd.DataFrame([NAMED]).assign(**{"a;b;c;d": 1}), ("a;b;c;d",), id="semicolons"),
+        pytest.param(pd.DataFrame([NAMED]).rename(index=str), (), id="none"),
+    ],
+)
+def test_columns_more_of_a_frame_are_ignored_and_told(
+    dunno: Dunno, frame: pd.DataFrame, expected: tuple[str, ...]
+) -> None:
+    answer = dunno.predict("fruit", frame)
+
+    assert [row.label for row in answer.predictions] == ["apple"]
+    assert answer.ignored_columns == expected
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(pd.DataFrame({"sweet": [True], "sour": [False], "firm": [False]}), id="frame"),
+        pytest.param(
+            pd.DataFrame({"sweet": [True], "sour": [False], "firm": [False]}).astype("boolean"),
+            id="frame of nullable booleans",
+        ),
+        pytest.param(np.array([[True, False, False]]), id="array"),
+        pytest.param([True, False, False], id="one list"),
+        pytest.param([{"sweet": np.True_, "sour": False, "firm": 0}], id="objects"),
+    ],
+)
+def test_truths_are_numbers_in_every_form(dunno: Dunno, rows: Any) -> None:
+    found = dunno.predict("fruit", rows).predictions
+
+    assert found == dunno.predict("fruit", [1, 0, 0]).predictions
+
+
+def test_mask_is_a_picture_in_black_and_white(dunno: Dunno) -> None:
+    masks = np.array([np.ones((8, 8)), np.zeros((8, 8))], bool)
+
+    assert labels(dunno, "picture", masks) == ["light", "dark"]
 
 
 @pytest.mark.parametrize(("rows", "expected"), FRUITS)
@@ -85,14 +185,14 @@ def test_features_are_taken_in_every_form(dunno: Dunno, rows: Any, expected: lis
     assert labels(dunno, "fruit", rows) == expected
 
 
-def test_cell_that_misses_in_a_frame_is_sent_as_null(dunno: Dunno) -> None:
+def test_cell_that_misses_in_a_frame_is_missing_on_the_server(dunno: Dunno) -> None:
     frame = pd.DataFrame([NAMED, NAMED]).astype({"sour": "Int64"})
     frame.loc[1, "sour"] = pd.NA
 
     _, bad = dunno.predict("fruit", frame).predictions
 
     assert isinstance(bad, RowError)
-    assert bad.detail == "instances[1].sour: expected a number, got null"
+    assert bad.detail == "line 3, column 'sour': expected a number, got the string '<NA>'"
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP"])
@@ -148,6 +248,15 @@ def test_texts_are_taken_in_every_form(dunno: Dunno, rows: Any, expected: list[s
         pytest.param([object()], TypeError, id="object of Python"),
         pytest.param(pd.Series(APPLE), TypeError, id="series, whose order means nothing"),
         pytest.param(b"what is this", ValueError, id="bytes of no picture"),
+        pytest.param(LazyFrame(), TypeError, id="frame that is not read yet"),
+        pytest.param(
+            pd.concat([pd.DataFrame([NAMED])] * 2, axis=1), ValueError, id="columns of one name"
+        ),
+        pytest.param(
+            pa.table([[9], [0], [0], [1]], names=["sweet", "sour", "firm", "sweet"]),
+            ValueError,
+            id="columns of one name, of pyarrow",
+        ),
     ],
 )
 def test_rows_that_cannot_be_sent_are_refused(
@@ -371,6 +480,65 @@ def test_what_is_left_of_the_deadline_is_sent_along(scripted: Any) -> None:
     assert second <= first - 1000  # not before the server said
 
 
+@pytest.mark.parametrize(
+    ("date", "told", "seconds"),
+    [
+        ("Fri, 31 Dec 1999 23:59:57 GMT", "Fri, 31 Dec 1999 23:59:59 GMT", 2),
+        ("Fri, 31 Dec 1999 23:59:57 GMT", "Fri, 31 Dec 1999 23:59:00 GMT", 0),
+        ("Fri, 31 Dec 1999 23:59:57 GMT", "Fri Dec 31 23:59:59 1999", 2),
+        ("Fri, 31 Dec 1999 23:59:57 GMT", "Friday, 31-Dec-99 23:59:58 GMT", 1),
+        ("Fri, 31 Dec 1999 23:59:57 GMT", "7", 7),
+        ("Fri, 31 Dec 1999 23:59:57 GMT", "soon", None),
+        ("never", "Fri, 31 Dec 1999 23:59:59 GMT", 0),
+    ],
+)
+def test_date_to_ask_again_at_is_reckoned_from_that_of_the_response(
+    date: str, told: str, seconds: float | None
+) -> None:
+    response = httpx.Response(503, headers={"Date": date, "Retry-After": told})
+
+    assert failure_of(response).retry_after_s == seconds
+
+
+def test_request_is_not_sent_again_before_the_date_that_was_told(scripted: Any) -> None:
+    now = datetime.now(UTC)
+    told = format_datetime(now + timedelta(seconds=60), usegmt=True)
+    scripted.script[:] = [(503, {"Retry-After": told}, b"")]
+
+    with Dunno(scripted.address, deadline_s=5) as dunno, pytest.raises(Overloaded):
+        dunno.predict("fruit", APPLE)
+
+    assert len(scripted.asked) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("https://models.example/predict/fruit?a=b", "https://models.example/predict/fruit;"),
+        ("/base/predict/fruit", "/base/predict/fruit;"),
+    ],
+)
+def test_redirect_says_where_it_leads_to(
+    scripted: Any, status: int, location: str, expected: str
+) -> None:
+    scripted.script[:] = [(status, {"Location": location}, b"")]
+
+    with Dunno(scripted.address) as dunno, pytest.raises(ServerFault) as raised:
+        dunno.predict("fruit", APPLE)
+
+    assert raised.value.code == f"http_{status}"
+    start = "" if "//" in expected else scripted.address
+    assert f"is redirected to {start}{expected}" in raised.value.detail
+
+
+def test_answer_that_cannot_be_unpacked_is_a_fault_of_the_server(scripted: Any) -> None:
+    scripted.script[:] = [(200, {"Content-Encoding": "gzip"}, b"no gzip")]
+
+    with Dunno(scripted.address) as dunno, pytest.raises(ServerFault, match="cannot be unpacked"):
+        dunno.predict("fruit", APPLE)
+
+
 def test_last_failure_is_raised_when_all_tries_are_spent(scripted: Any) -> None:
     scripted.script[:] = [BUSY] * 3
 
@@ -433,6 +601,8 @@ def test_server_that_is_silent_exceeds_the_deadline() -> None:
     ("url", "options"),
     [
         pytest.param("127.0.0.1:8000", {}, id="no scheme"),
+        pytest.param("http://[::1", {}, id="half of an address"),
+        pytest.param("http://x:y", {}, id="no port"),
         pytest.param("http://x", {"deadline_s": 0}, id="no time"),
         pytest.param("http://x", {"retries": -1}, id="less than no retry"),
     ],
@@ -440,6 +610,26 @@ def test_server_that_is_silent_exceeds_the_deadline() -> None:
 def test_client_that_cannot_ask_is_refused(url: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Dunno(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("NO_PROXY", "[::1]"),
+        ("HTTP_PROXY", "ftp://x"),
+        ("HTTPS_PROXY", "http://[::1"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+    ],
+)
+def test_proxy_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
+    monkeypatch.setenv(name, content)
+
+    with pytest.raises(ValueError, match="environment: expected proxies") as raised:
+        Dunno("http://127.0.0.1:8000")
+
+    assert f"{name}={content}" in str(raised.value)
 
 
 def test_import_brings_none_of_the_libraries_of_rows() -> None:

@@ -94,6 +94,17 @@ def test_model_says_the_same_here_and_on_a_server(server: str, files: Path) -> N
     assert here == there
 
 
+def test_proxy_that_cannot_be_used_is_one_sentence(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "[::1]")
+
+    result = dunno("predict", "http://127.0.0.1:1/predict/fruit", files / "basket.csv")
+
+    assert result.exit_code == 2
+    assert "dunno: environment: expected proxies" in result.stderr
+
+
 def test_predict_prints_a_table_and_a_sum(files: Path) -> None:
     result = dunno("predict", "fruit", files / "basket.csv")
 
