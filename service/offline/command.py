@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.offline.engines import Engine, Found
     from service.offline.progress import Tally
     from service.offline.sinks import Row, Sink
-    from service.offline.sources import Wanted
+    from service.offline.sources import PassedOver, Wanted
 
 VERDICTS = ("answer", "dont_know", "error")
 INTERRUPTED = 128 + signal.SIGINT
@@ -67,7 +67,7 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
     http://127.0.0.1:8000/predict/digits.
 
     FILES are files, folders, patterns in quotes, and `-` for standard input: pictures, .txt (one
-    text), .json as callers post it, .npy; and row by row, in constant memory, .csv, .jsonl,
+    text), .json as callers post it, .npy; and row by row, in constant memory, .csv, .tsv, .jsonl,
     .parquet and, with --format lines, one text a line. Standard input is CSV for features, one
     text a line for texts, a picture for pictures, unless --format says otherwise.
 
@@ -75,11 +75,11 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
     """
     from service.offline.engines import OfflineFailed, open_engine  # noqa: PLC0415  --help is quick
     from service.offline.progress import Tally  # noqa: PLC0415
-    from service.offline.sources import Wanted  # noqa: PLC0415
+    from service.offline.sources import PassedOver, Wanted  # noqa: PLC0415
 
     _check(files, form, output)
     settings = settings_or_stop(models=models)
-    tally = Tally()
+    tally, passed_over = Tally(), PassedOver()
     try:
         limits = {"max_error": max_error, "min_confidence": min_confidence}
         engine = open_engine(model, settings, key, **limits)
@@ -88,7 +88,7 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
             _sink(output, engine.labels, is_json=is_json) as write,
             _bar(files, engine.kind, tally, is_shown=sys.stderr.isatty() and not is_json) as move,
         ):
-            for found in _verdicts(engine, files, wanted, output):
+            for found in _verdicts(engine, files, wanted, output, passed_over):
                 tally.count(found)
                 move(found)
                 write(_shown(found, only))
@@ -99,6 +99,8 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
         sys.exit(INTERRUPTED)
     if not is_json:
         click.echo(tally.sentence(), err=True)
+    if passed_over.count:
+        click.echo(f"passed over {passed_over.named(engine.kind)}", err=True)
     if tally.errors:
         sys.exit(1)
 
@@ -121,14 +123,19 @@ def _is_same(file: str, output: Path | None) -> bool:
 
 
 def _verdicts(
-    engine: "Engine", files: Sequence[str], wanted: "Wanted", output: Path | None
+    engine: "Engine",
+    files: Sequence[str],
+    wanted: "Wanted",
+    output: Path | None,
+    passed_over: "PassedOver",
 ) -> "Iterator[Found]":
     """Yield the answers to all rows; what is wrong with a whole file is told once of it."""
     from service.offline.sources import find_files, read_parts  # noqa: PLC0415
 
     given_up: set[str] = set()
     # What an earlier run has left in a folder is no row.
-    others = (file for file in find_files(files, wanted.kind) if not _is_same(file.name, output))
+    there = find_files(files, wanted.kind, passed_over)
+    others = (file for file in there if not _is_same(file.name, output))
     parts = read_parts(others, wanted, given_up.__contains__)
     for found in engine.verdicts(parts):
         if found.part.file not in given_up:

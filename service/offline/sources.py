@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.errors import ClientError, InputInvalid, MediaTypeUnsupported, PayloadTooLarge
 from service.inputs import Payload
-from service.offline.parts import Part, refused
+from service.offline.parts import Part, printable, refused
 from service.offline.tables import (
     Table,
     array_parts,
@@ -35,12 +35,13 @@ MOST_FILE_BYTES = 256 << 20
 WHOLE = {
     suffix.removeprefix("."): media_type
     for suffix, media_type in MEDIA_TYPES.items()
-    if suffix not in (".csv", ".npy")
+    if suffix not in (".csv", ".tsv", ".npy")
 }
 """Format of a file that is one payload -> its media type."""
 
 ROWS: dict[str, Callable[[Table], Iterator[Part]]] = {
     "csv": csv_parts,
+    "tsv": csv_parts,
     "jsonl": json_line_parts,
     "ndjson": json_line_parts,
     "lines": line_parts,
@@ -52,6 +53,12 @@ ONLY_FOR = {form: "text" if form == "txt" else "image" for form in WHOLE if form
 
 _BY_KIND = {"features": "csv", "text": "lines", "image": "png"}
 """What standard input holds unless told; a decoder of pictures looks at the bytes anyway."""
+
+
+MOST_NAMED = 5
+"""Names that a sentence holds."""
+
+_ROWS_OF = {"features": "rows of features", "text": "texts", "image": "pictures"}
 
 
 class Wanted(NamedTuple):
@@ -74,25 +81,51 @@ class File(NamedTuple):
     size_bytes: int
 
 
-def find_files(arguments: Iterable[str], kind: str) -> Iterator[File]:
+class PassedOver:
+    """Files in folders that the model does not take: their number, and the names of the first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def note(self, name: str) -> None:
+        """Count a file; there may be millions, so not every name is kept."""
+        self.count += 1
+        if len(self._first) < MOST_NAMED:
+            self._first.append(name)
+
+    def named(self, kind: str) -> str:
+        """Return how many they are, and the first of them."""
+        files = "file" if self.count == 1 else "files"
+        more = f" and {self.count - MOST_NAMED:,} more" if self.count > MOST_NAMED else ""
+        names = ", ".join(map(printable, self._first))
+        return f"{self.count:,} {files}, no {_ROWS_OF[kind]} by the suffix: {names}{more}"
+
+
+def find_files(
+    arguments: Iterable[str], kind: str, passed_over: PassedOver | None = None
+) -> Iterator[File]:
     """Return files, those in folders, and those that a pattern matches, each folder in order.
 
     A file that is not there is among them: whoever reads it says so in its place. In folders,
-    hidden files are passed over, and those of formats that no model of this kind takes.
+    hidden files are left out, and those of formats that no model of this kind takes.
 
     Args:
         arguments: of the command line.
         kind: `features`, `image` or `text`.
+        passed_over: notes the latter, as the files are asked for.
 
     Raises:
         InputInvalid: at once, if a pattern matches nothing or a folder holds nothing to read.
     """
+    passed_over = passed_over or PassedOver()
     found: list[Iterable[str]] = []
     for argument in arguments:
-        names = _names(argument, kind)
+        names = _names(argument, kind, passed_over)
         first = next(names, None)
         if first is None:
-            raise InputInvalid(argument, f"a file ending in {_suffixes()}", "none")
+            got = passed_over.named(kind) if passed_over.count else "none"
+            raise InputInvalid(argument, f"a file ending in {_suffixes()}", got)
         found.append(itertools.chain([first], names))
     return (File(name, _size_of(name)) for name in itertools.chain.from_iterable(found))
 
@@ -131,7 +164,7 @@ def _parts(file: File, wanted: Wanted) -> Iterator[Part]:
 
 
 def _row_parts(file: File, form: str, wanted: Wanted) -> Iterator[Part]:
-    if wanted.kind != "features" and wanted.column is None and form in ("csv", "parquet"):
+    if wanted.kind != "features" and wanted.column is None and form in ("csv", "tsv", "parquet"):
         expected = f"--column, the one that holds the {wanted.kind}s"
         raise InputInvalid(file.name, expected, "a table")
     with _open(file.name) as stream:
@@ -195,10 +228,10 @@ def _suffixes() -> str:
     return ", ".join(f".{form}" for form in FORMATS if form != "lines")
 
 
-def _names(argument: str, kind: str) -> Iterator[str]:
+def _names(argument: str, kind: str, passed_over: PassedOver) -> Iterator[str]:
     # Those of Path raise where a name is too long or a folder above must not be read.
     if argument != STANDARD_INPUT and os.path.isdir(argument):  # noqa: PTH112
-        return _files_in(argument, kind)
+        return _files_in(argument, kind, passed_over)
     if glob.has_magic(argument) and not os.path.exists(argument):  # noqa: PTH110
         # Path.glob takes no pattern that begins at the root.
         found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
@@ -206,17 +239,19 @@ def _names(argument: str, kind: str) -> Iterator[str]:
     return iter([argument])
 
 
-def _files_in(folder: str, kind: str) -> Iterator[str]:
+def _files_in(folder: str, kind: str, passed_over: PassedOver) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise InputInvalid(error.filename, "a folder that can be read", str(error.strerror))
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+        for name in sorted(name for name in names if not name.startswith(".")):
+            path = os.path.join(place, name)  # noqa: PTH118  there may be millions
             form = _suffix(name)
-            is_taken = form in FORMATS and ONLY_FOR.get(form, kind) == kind
-            if is_taken and not name.startswith("."):
-                yield os.path.join(place, name)  # noqa: PTH118  there may be millions
+            if form in FORMATS and ONLY_FOR.get(form, kind) == kind:
+                yield path
+            else:
+                passed_over.note(path)
 
 
 def _size_of(name: str) -> int:

@@ -173,6 +173,63 @@ def test_predict_reads_folders_and_patterns_in_order(
     assert {row["label"] for row in rows} == {"light"}
 
 
+@pytest.mark.parametrize(
+    ("suffix", "file_format"),
+    [("jfif", "JPEG"), ("jpe", "JPEG"), ("PJPEG", "JPEG"), ("dib", "BMP"), ("JFIF", "JPEG")],
+)
+def test_picture_of_a_rare_suffix_is_a_picture(
+    at: str, tmp_path: Path, suffix: str, file_format: str
+) -> None:
+    Image.new("L", (20, 20), 250).save(tmp_path / f"scan.{suffix}", file_format)
+
+    (row,) = rows_of(dunno("predict", f"{at}picture", tmp_path, "--json"))
+
+    assert row["label"] == "light"
+
+
+def test_table_with_tabs_is_read(at: str, tmp_path: Path) -> None:
+    (tmp_path / "basket.tsv").write_text("sweet\tsour\tfirm\n9\t0\t0\n")
+
+    (row,) = rows_of(dunno("predict", f"{at}fruit", tmp_path, "--json"))
+
+    assert row["label"] == "apple"
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_files_that_are_passed_over_are_counted_and_named(
+    at: str, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    Image.new("L", (20, 20), 250).save(tmp_path / "a.png")
+    for name in ("b.heic", "c.tiff", "d", "notes.txt", ".DS_Store"):
+        (tmp_path / name).write_text("x")
+
+    result = dunno("predict", f"{at}picture", tmp_path, *more)
+
+    assert result.exit_code == 0
+    names = ", ".join(f"{tmp_path}/{name}" for name in ("b.heic", "c.tiff", "d", "notes.txt"))
+    assert result.stderr.endswith(f"passed over 4 files, no pictures by the suffix: {names}\n")
+
+
+def test_of_many_files_that_are_passed_over_the_first_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n9,0,0\n")
+    for number in range(7):
+        (tmp_path / f"{number}.xlsx").write_text("x")
+
+    result = dunno("predict", "fruit", tmp_path)
+
+    assert "passed over 7 files, no rows of features by the suffix: " in result.stderr
+    assert result.stderr.rstrip().endswith("/4.xlsx and 2 more")
+
+
+def test_folder_of_nothing_to_read_is_refused_with_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_text("x")
+
+    result = dunno("predict", "picture", tmp_path)
+
+    assert result.exit_code == 2
+    assert f"got 1 file, no pictures by the suffix: {tmp_path}/a.heic" in result.stderr
+
+
 def test_pattern_of_everything_doubles_no_row_and_names_no_folder(tmp_path: Path) -> None:
     for name in ("a.csv", "more.csv/b.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
