@@ -96,7 +96,7 @@ def read_key_file(path: Path) -> KeyFile:
         KeysInvalid: naming the file and what is wrong with it.
     """
     try:
-        return KeyFile.model_validate(tomllib.loads(path.read_text()))
+        return KeyFile.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); set DUNNO_KEYS to a file of keys"
         raise KeysInvalid(message) from None

@@ -288,7 +288,7 @@ def read_catalogue(models: Path) -> CatalogueFile:
     """
     path = models / CATALOGUE
     try:
-        return CatalogueFile.model_validate(tomllib.loads(path.read_text()))
+        return CatalogueFile.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); set DUNNO_MODELS to its folder"
         raise CatalogueInvalid(message) from None

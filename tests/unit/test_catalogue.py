@@ -41,6 +41,12 @@ def test_newest_version_is_served_unless_told_otherwise(models: Path) -> None:
     assert catalogue.find("fruit").manifest.version == "10"
 
 
+def test_catalogue_may_have_a_byte_order_mark(models: Path) -> None:
+    (models / "catalogue.toml").write_text("[models.fruit]\n", encoding="utf-8-sig")
+
+    assert load(models).find("fruit").manifest.version == "10"
+
+
 def test_first_version_named_is_the_default(models: Path) -> None:
     catalogue = catalogue_of(models, '[models.fruit]\nversions = ["2", "1"]')
 

@@ -37,6 +37,13 @@ def key_with(**limits: object) -> Key:
     return Key("shop", entry, Metrics())
 
 
+def test_file_of_keys_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[keys.shop]\nsha256 = ["{DIGEST}"]\n', encoding="utf-8-sig")
+
+    assert list(read_key_file(path).keys) == ["shop"]
+
+
 def test_entry_says_who_may_ask_for_what_and_how_often(tmp_path: Path) -> None:
     text = f"""
         [keys.shop]
