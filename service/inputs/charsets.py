@@ -91,5 +91,5 @@ def read_text(content: bytes, charset: str | None = None, place: str = BODY) -> 
     except UnicodeDecodeError as error:
         expected = codec.upper() if start or charset is None else charset.upper()
         if charset is None and codec == UTF_8 and place == BODY:
-            expected = "UTF-8 (another charset is named in the Content-Type)"
+            expected = "UTF-8, or its charset named in the Content-Type"
         raise InputInvalid(place, expected, f"another byte at {start + error.start}") from None

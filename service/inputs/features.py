@@ -159,6 +159,8 @@ class FeatureDecoder:
             if names.count(name) != 1:
                 expected = f"one column {name!r} (all: {', '.join(self._names)})"
                 got = shown(", ".join(names)) if name not in names else "several"
+                if any("\0" in each for each in names):
+                    got = "zero bytes; without a byte order mark UTF-16 needs charset=utf-16le"
                 raise InputInvalid("header", expected, got)
 
     def _row_of_csv(

@@ -152,6 +152,11 @@ def test_cell_is_no_number_because_python_would_take_it_for_one(decoder: Feature
         pytest.param(b"pH,sugar,age,pH\n1,2,3,4\n", "one column 'pH'.*several", id="column twice"),
         pytest.param(b"pH,sugar,age\n", "at least one row", id="header only"),
         pytest.param(b"pH,sugar,age\n\xff,1,2\n", "UTF-8", id="no UTF-8"),
+        pytest.param(
+            "pH,sugar,age\n1,1,2\n".encode("utf-16-le"),
+            "got zero bytes; without a byte order mark UTF-16 needs charset=utf-16le",
+            id="UTF-16 that says nothing of it",
+        ),
     ],
 )
 def test_csv_of_another_form_is_refused(
