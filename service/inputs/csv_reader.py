@@ -25,7 +25,6 @@ _HINTED = (*SEPARATORS, "|", ":")
 _LINE_ENDS = "\r\n"
 _BLANKS = " \v\f"
 _MAY_BE_BLANK = b' "\t\v\f\r\n'
-_TOO_LONG = "field larger than field limit"
 _hint = re.compile(r'"?sep=(.)\1*"?', re.IGNORECASE).fullmatch
 _quoted = re.compile(r'(^|[,;\t|:])"(?:[^"]|"")*+"')
 _opening = re.compile(r'(?:^|[,;\t|:])"')
@@ -67,7 +66,8 @@ def read_head(lines: Iterator[str]) -> Head:
         lines: each with its end.
 
     Raises:
-        InputInvalid, PayloadTooLarge: if the header is no CSV.
+        InputInvalid: if a first line names a separator that is none.
+        PayloadTooLarge: if a cell of the header is too long.
     """
     number, first = _next_line(lines, 0)
     separator = hint = ""
@@ -98,19 +98,16 @@ def read_rows(
         lines_before: lines of the table before these.
 
     Raises:
-        InputInvalid, PayloadTooLarge: if a row is no CSV.
+        PayloadTooLarge: if a cell is too long.
     """
     reader = csv.reader(lines, delimiter=separator)
     empty = _blanks(separator)
     while True:
         try:
             row = next(reader, None)
-        except csv.Error as error:
-            place = f"line {reader.line_num + lines_before}"
-            if str(error).startswith(_TOO_LONG):
-                cap = csv.field_size_limit()
-                raise PayloadTooLarge(f"{place}: a cell", cap, "characters") from None
-            raise InputInvalid(place, "CSV", str(error)) from None
+        except csv.Error:  # lines end where they end, so that nothing else can be wrong
+            cell = f"line {reader.line_num + lines_before}: a cell"
+            raise PayloadTooLarge(cell, csv.field_size_limit(), "characters") from None
         if row is None:
             return
         # An empty cell in quotes is a row: so pandas writes a missing value that is alone.

@@ -164,6 +164,26 @@ def test_table_in_another_encoding_is_refused_at_once() -> None:
         csv_parts(table("a,ü\n1,2\n".encode("latin-1")))
 
 
+def test_cell_in_another_encoding_is_refused_with_its_part() -> None:
+    (part,) = csv_parts(table(b"text\ngood\n\xe9\n", "text"))
+
+    assert "a.csv: expected CSV in UTF-8, got 'utf-8' codec" in str(failure(part))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n  \n", b"sep=;\n", b"\xef\xbb\xbf"])
+def test_table_without_a_header_is_left_to_the_decoder(content: bytes) -> None:
+    (part,) = csv_parts(table(content))
+
+    assert part.payload().body == b""
+
+
+def test_header_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_RECORD_BYTES", 64)
+
+    with pytest.raises(PayloadTooLarge, match="the header with the empty lines before it"):
+        csv_parts(table(b'"a\n' + b"b\n" * 50))
+
+
 def test_file_that_breaks_off_within_a_character_is_told_behind_its_rows() -> None:
     good, bad = csv_parts(table("a,b\n1,2\n3,4\n".encode("utf-16")[:-1]))
 

@@ -73,6 +73,38 @@ def test_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("x,label\n1,fourmí\n".encode("latin-1"), "expected UTF-8, got", id="latin"),
+        pytest.param(b"x,label\n1," + b"c" * 200_000, "line 2: a cell is larger than", id="long"),
+        pytest.param(b"", "expected a header and rows, got no row", id="empty"),
+    ],
+)
+def test_file_that_is_no_table_is_refused_by_its_name(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "pets.csv"
+    path.write_bytes(content)
+
+    with pytest.raises(PackRefused) as caught:
+        read_labelled(path, LABELS, "label", InputOptions(), None)
+
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+def test_vocabulary_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PackRefused, match=r"none\.txt: cannot be read"):
+        read(
+            tmp_path / "texts.csv",
+            "text,label\nmeow,cat\n",
+            kind="text",
+            vocabulary=tmp_path / "none.txt",
+            max_tokens=2,
+        )
+
+
+@pytest.mark.parametrize(
     ("toml", "message"),
     [
         pytest.param("[y]\n", r"\[y\] is no column; there are: x", id="unknown column"),
