@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service.errors import ClientError, InputInvalid, PayloadTooLarge, install_line
 from service.inputs import Payload
 from service.inputs.charsets import LONGEST_MARK, UTF_8, marked_codec
-from service.inputs.csv_reader import blank_line, read_head, read_rows
+from service.inputs.csv_reader import Head, blank_line, read_head, read_rows
 from service.inputs.numbers import read_json
 from service.offline.parts import MOST_BYTES, MOST_ROWS, Part, refused, rows_of_json
 
@@ -49,7 +49,7 @@ def csv_parts(table: Table) -> Iterator[Part]:
     records = _records(table, lines, head.separator)
     if table.column is not None:
         _check_column(table, head.names)
-        cells = partial(_join_cells, table.name, head.names.index(table.column), head.separator)
+        cells = partial(_join_cells, table.name, table.column, head)
         return _numbered(list_parts(table, records, cells, len), head.lines)
     if not head.names:
         # Whoever decodes says best what an empty file lacks.
@@ -276,11 +276,17 @@ def _join_array(rows: Sequence[Any]) -> Payload:
     return Payload(stream.getvalue(), "application/x-npy")
 
 
-def _join_cells(name: str, position: int, separator: str, records: Sequence[bytes]) -> Payload:
+def _join_cells(name: str, column: str, head: Head, records: Sequence[bytes]) -> Payload:
     """Return the payload of a column's cells; None where a row ends before it."""
+    position, width = head.names.index(column), len(head.names)
+    cells = []
     try:
-        rows = read_rows(io.StringIO(b"".join(records).decode(), newline=""), separator)
-        cells = [row[position] if position < len(row) else None for _, row in rows]
+        lines = io.StringIO(b"".join(records).decode(), newline="")
+        for number, row in read_rows(lines, head.separator):
+            if any(row[width:]):  # a separator within a text that has no quotes
+                expected = f"{width} cells, as the header has"
+                raise InputInvalid(f"line {number}", expected, str(len(row)))
+            cells.append(row[position] if position < len(row) else None)
     except UnicodeDecodeError as error:
         raise InputInvalid(name, "CSV in UTF-8", str(error)) from None
     return rows_of_json(cells)

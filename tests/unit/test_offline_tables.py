@@ -164,6 +164,18 @@ def test_table_in_another_encoding_is_refused_at_once() -> None:
         csv_parts(table("a,ü\n1,2\n".encode("latin-1")))
 
 
+def test_separator_in_a_text_without_quotes_is_refused_by_its_line() -> None:
+    (part,) = csv_parts(table(b"id,text\n1,good,\n\n2,good, and bad\n", "text"))
+
+    error = str(failure(part))
+
+    assert part.in_file(error) == "line 4: expected 2 cells, as the header has, got 3"
+    halves = part.halves()
+    assert halves is not None
+    assert instances([halves[0]]) == [["good"]]
+    assert halves[1].in_file(str(failure(halves[1]))) == part.in_file(error)
+
+
 def test_cell_in_another_encoding_is_refused_with_its_part() -> None:
     (part,) = csv_parts(table(b"text\ngood\n\xe9\n", "text"))
 

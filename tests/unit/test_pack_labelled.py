@@ -77,6 +77,11 @@ def test_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
     [
         pytest.param("x,label\n1,fourmí\n".encode("latin-1"), "expected UTF-8, got", id="latin"),
         pytest.param(b"x,label\n1," + b"c" * 200_000, "line 2: a cell is larger than", id="long"),
+        pytest.param(
+            b"label,text\ncat,meow, meow\n",
+            "line 2: expected 2 cells, as the header has, got 3",
+            id="comma in a text without quotes",
+        ),
         pytest.param(b"", "expected a header and rows, got no row", id="empty"),
     ],
 )

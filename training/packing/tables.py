@@ -58,12 +58,19 @@ def read_table(path: Path, content: bytes, target: str, options: InputOptions) -
 def _lines(path: Path, content: bytes) -> tuple[list[str], list[list[str]]]:
     try:
         head, rows = read_csv(read_text(content, place=str(path)))
-        lines = [line for _, line in rows]
+        lines = [_checked(path, number, line, head.names) for number, line in rows]
     except ClientError as error:
         raise PackRefused(_in_file(path, error)) from None
     if not lines:
         raise PackRefused(f"{path}: expected a header and rows, got no row")
     return head.names, lines
+
+
+def _checked(path: Path, number: int, line: list[str], names: Sequence[str]) -> list[str]:
+    if len(line) != len(names):
+        expected = f"{len(names)} cells, as the header has"
+        raise PackRefused(f"{path}: line {number}: expected {expected}, got {len(line)}")
+    return line
 
 
 def _in_file(path: Path, error: ClientError) -> str:
