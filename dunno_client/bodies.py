@@ -80,7 +80,11 @@ def _media_type(content: bytes) -> str:
 def _array(rows: Any) -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415  whoever has an array has it already
 
-    array = np.asarray(rows)
+    try:
+        array = np.asarray(rows)
+    except Exception as error:
+        expected = "an array that numpy can read"
+        raise TypeError(f"rows: expected {expected}, got {type(rows)} ({error})") from error
     if array.dtype.names is not None:
         return _table(array.dtype.names, np.atleast_1d(array).tolist())
     if array.dtype.kind not in "uifb":

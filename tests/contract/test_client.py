@@ -22,6 +22,7 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT, Server
 from keys import NARROW, write_keys
+from numpy.typing import NDArray
 from PIL import Image
 
 from dunno_client import (
@@ -123,6 +124,13 @@ class LazyFrame:
     @property
     def columns(self) -> list[str]:
         raise AssertionError("it is computed to know its columns")
+
+
+class TrackedTensor:
+    """What PyTorch has while it follows the gradients."""
+
+    def __array__(self, dtype: object = None, copy: object = None) -> NDArray[Any]:
+        raise RuntimeError("call detach() first")
 
 
 def test_frame_of_polars_is_taken_by_its_names(dunno: Dunno) -> None:
@@ -248,6 +256,7 @@ def test_texts_are_taken_in_every_form(dunno: Dunno, rows: Any, expected: list[s
         pytest.param([object()], TypeError, id="object of Python"),
         pytest.param(pd.Series(APPLE), TypeError, id="series, whose order means nothing"),
         pytest.param(b"what is this", ValueError, id="bytes of no picture"),
+        pytest.param(TrackedTensor(), TypeError, id="tensor with gradients"),
         pytest.param(LazyFrame(), TypeError, id="frame that is not read yet"),
         pytest.param(
             pd.concat([pd.DataFrame([NAMED])] * 2, axis=1), ValueError, id="columns of one name"
