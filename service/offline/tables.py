@@ -244,8 +244,9 @@ def _records(table: Table, lines: Iterable[bytes], separator: str) -> Iterator[b
 
     A row is a line, or several of them where a quoted cell goes on.
     """
-    cell = re.compile(rb'(^|%b)"(?:[^"]|"")*+"' % re.escape(separator).encode())
-    opening = re.compile(rb'(?:^|%b)"' % re.escape(separator).encode())
+    between = re.escape(separator).encode()
+    cell = re.compile(rb'(?:^|(?<=%b))"(?:[^"]++|"")*+"' % between)
+    opening = re.compile(rb'(?:^|%b)"' % between)
     is_blank = blank_line(separator)
     record: list[bytes] = []
     size, is_open = 0, False
@@ -258,7 +259,7 @@ def _records(table: Table, lines: Iterable[bytes], separator: str) -> Iterator[b
         if is_open or b'"' in line:
             # A quote within a bare cell is a character like any other.
             rest = b'"' + line if is_open else line
-            is_open = opening.search(cell.sub(rb"\1", rest)) is not None
+            is_open = opening.search(cell.sub(b"", rest)) is not None
         if not is_open:
             yield b"".join(record)
             record, size = [], 0
