@@ -156,7 +156,7 @@ class Batcher(Generic[Outputs]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
-        self._threads = [RunThread(name) for _ in runs]
+        self._threads = [RunThread(f"run-{name}") for _ in runs]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.cost = RunCost()
@@ -431,7 +431,7 @@ class Batcher(Generic[Outputs]):
 
     def _leave_behind(self, number: int) -> None:
         self._threads[number].stop()
-        self._threads[number] = RunThread(self._name)
+        self._threads[number] = RunThread(f"run-{self._name}")
 
     def _release(self, number: int) -> None:
         del self._running[number]
