@@ -45,6 +45,7 @@ holds the one table from failure to status.
 """
 
 import re
+from functools import cache
 from typing import TypeVar
 
 
@@ -357,6 +358,7 @@ def code_of(error: DunnoError) -> str:
     return code_of_kind(type(error))
 
 
+@cache
 def code_of_kind(kind: type[DunnoError]) -> str:
     """Return the same of all failures of a kind."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
