@@ -358,7 +358,11 @@ def code_of(error: DunnoError) -> str:
     return code_of_kind(type(error))
 
 
-@cache
 def code_of_kind(kind: type[DunnoError]) -> str:
     """Return the same of all failures of a kind."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+    return _in_snake_case(kind.__name__)
+
+
+@cache
+def _in_snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
