@@ -123,7 +123,8 @@ def compose(
         catalogue.start()
         reloader.start()
         _reload_on_hangup(reloader)
-        Stopping(settings.stop_delay_ms / 1000, catalogue.announce_end).listen()
+        ends = (catalogue.announce_end, fastlane.doorway.announce_end)
+        Stopping(settings.stop_delay_ms / 1000, ends).listen()
         if workers is not None:
             await workers.start()
         heartbeat.start()

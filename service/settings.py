@@ -134,6 +134,10 @@ class Settings(BaseSettings):
     max_connections: int = Field(default=4096, ge=1, le=1_000_000)
     """Most connections of one process; more are refused with 503, except for probes."""
 
+    max_connections_per_peer: int = Field(default=1024, ge=0, le=1_000_000)
+    """Most connections of one client address (with IPv6: of one /64 network) to one process. More
+    are refused with 503. Raise it behind a proxy that all clients come through. 0 disables it."""
+
     max_header_bytes: int = Field(default=32_768, ge=1024, le=MEBIBYTE)
     """Largest request line and headers together."""
 

@@ -98,7 +98,7 @@ class Fastlane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the ASGI specification."""
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
-            await self.app(scope, receive, send)
+            await self.app(_as_get(scope), receive, send)
         elif scope["method"] != "POST":
             await _Exchange(scope, receive, send, self._nobody).refuse_method()
         else:
@@ -191,6 +191,11 @@ class Fastlane:
     def close(self) -> None:
         """Let go of the decoding threads."""
         self.decoders.close()
+
+
+def _as_get(scope: Scope) -> Scope:
+    """Return a request for the head of an answer as one for the answer; uvicorn sends the head."""
+    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 def _find(catalogue: Catalogue, path: str, options: Options) -> Predictor:

@@ -70,6 +70,7 @@ INPUT_REASONS = (
 
 CONNECTION_CAUSES = (
     "connections",
+    "connections_of_peer",
     "header_count",
     "header_size",
     "header_timeout",
