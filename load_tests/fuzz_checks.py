@@ -8,7 +8,7 @@ import orjson
 from fuzz_wire import Request, Response
 from many_callers import same_answers
 
-_MAY_FAIL = {"503", "504"}
+_MAY_FAIL = {"501", "503", "504"}  # 501: a Transfer-Encoding that is not known
 _is_predict = re.compile(r"/predict/[^/?]+(?:\?.*)?", re.DOTALL).fullmatch
 _is_v1 = re.compile(r"(?is)/v1/models/[^?]*:(?:predict|classify)(?:\?.*)?").fullmatch
 _is_v2 = re.compile(r"/v2/models/[^?]*/infer(?:\?.*)?", re.DOTALL).fullmatch

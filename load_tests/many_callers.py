@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,9 +84,16 @@ def questions(models: Path) -> list[Question]:
 
 
 @contextmanager
-def serving(models: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Start a server of its own process and return it with its address."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+def serving(
+    models: Path, wrapper: Sequence[str] = ()
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start a server of its own process and return it with its address.
+
+    Args:
+        models: the folder that is served.
+        wrapper: a command that is followed by that of the server, such as one that limits it.
+    """
+    command = [*wrapper, sys.executable, "-m", "service.cli", "serve", "--port", "0"]
     environment = {"DUNNO_STOP_DELAY_MS": "0"} | os.environ  # nobody has to look elsewhere
     with subprocess.Popen(  # noqa: S603  our own command
         [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True, env=environment

@@ -3,7 +3,9 @@
 Callers of an open loop do not wait for each other: requests come at random moments at a given rate,
 whether or not the server keeps up. First a closed loop finds the saturation of one worker, its peak
 rate and its 99th percentile there; then requests with a deadline of `--patience` times that come at
-multiples of the peak. Server and callers have a core each.
+multiples of the peak. Server and callers have a core each. With `--neighbour` another process keeps
+the server's core busy once the peak is known. The last column compares with what the server could
+do in the share of the core that it got.
 
     python load_tests/open_loop.py --model fashion_mnist --loads 1,2,3
 """
@@ -11,12 +13,15 @@ multiples of the peak. Server and callers have a core each.
 import argparse
 import asyncio
 import collections
+import contextlib
 import math
 import os
 import random
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -157,6 +162,23 @@ def request_of(address: str, question: Question, deadline_ms: float | None) -> R
     return build_request(url, question.body, JSON["content-type"])
 
 
+@contextlib.contextmanager
+def neighbour(core: int) -> Iterator[None]:
+    """Keep a core busy for the time of a block."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        os.sched_setaffinity(process.pid, {core})
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def cpu_s(pid: int) -> float:
+    """Return the seconds of CPU that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> int:
     """Find the saturation, pass it, and tell whether the thresholds were kept."""
     parser = argparse.ArgumentParser(
@@ -167,6 +189,7 @@ def main() -> int:
     parser.add_argument("--loads", default="1,2,3", help="multiples of the peak")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--patience", type=float, default=1.5, help="deadline in such percentiles")
+    parser.add_argument("--neighbour", action="store_true", help="keep the server's core busy")
     parser.add_argument("--least-goodput", type=float, default=0.0, help="of the peak, or exit 1")
     parser.add_argument("--most-late", type=float, default=math.inf, help="p99 of that, or exit 1")
     options = parser.parse_args()
@@ -174,23 +197,31 @@ def main() -> int:
     is_kept = True
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])  # the server inherits it
-    with serving(options.models) as (_, address):
+    with serving(options.models) as (process, address), contextlib.ExitStack() as stack:
         os.sched_setaffinity(0, cores[1:] or cores)
         peak, p99_s = saturation(request_of(address, question, None), options.seconds)
         print(f"saturation: {peak:,.0f} requests/s, p99 {p99_s * 1000:.1f} ms")
         request = request_of(address, question, options.patience * p99_s * 1000)
-        print("| load | answered/s | of the peak | p99 | of that at saturation | statuses |")
-        print("| --- | --- | --- | --- | --- | --- |")
+        if options.neighbour:
+            stack.enter_context(neighbour(cores[0]))
+        print(
+            "| load | answered/s | of the peak | p99 | of that at saturation | statuses | "
+            "of the peak, by CPU |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- |")
         for load in map(float, options.loads.split(",")):
             loop = OpenLoop(request, load * peak)
+            before_s = cpu_s(process.pid)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(loop.run(options.seconds))
             tally = loop.tally
+            share = min(1.0, (cpu_s(process.pid) - before_s) / options.seconds)
             goodput = tally.statuses[200] / options.seconds
             late_s = p99_of(tally.seconds)
             print(
                 f"| {load:g} | {goodput:,.0f} | {goodput / peak:.2f} | {late_s * 1000:.1f} ms | "
-                f"{late_s / p99_s:.2f} | {dict(sorted(tally.statuses.items()))} |"
+                f"{late_s / p99_s:.2f} | {dict(sorted(tally.statuses.items()))} | "
+                f"{goodput / peak / share:.2f} |"
             )
             is_kept = is_kept and goodput >= options.least_goodput * min(load, 1) * peak
             is_kept = is_kept and late_s <= options.most_late * p99_s

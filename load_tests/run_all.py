@@ -61,6 +61,16 @@ STAGES = {
         "2 % memory after 60,000 requests; nothing else",
         ("--requests", "120000", "--warm", "60000"),
     ),
+    "stops": Stage(
+        "Is a request of clients that keep connections open lost when servers stop and start?",
+        "none; every exit code 0",
+        ("--stops", "5"),
+    ),
+    "memory": Stage(
+        "Does the server stay within 512 MiB, whatever is sent to it?",
+        "not killed; photographs and small questions answered",
+        ("--limit", "512"),
+    ),
     "compare": Stage(
         "Is it faster than the same model behind plain FastAPI, in one run?",
         "at every number of connections",

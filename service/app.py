@@ -38,6 +38,7 @@ from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.api.protocols import protocol_routes
 from service.api.stopping import Stopping
 from service.errors import BundleError, DunnoError
+from service.memory import give_large_blocks_back
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
 from service.settings import Settings, SettingsInvalid, read_settings, usable_cores
@@ -79,6 +80,7 @@ def create_app(settings: Settings) -> ASGIApp:
         BundleError: naming the first bundle or setting of the catalogue that cannot be served.
         SettingsInvalid: if the address of admin or metrics cannot be had.
     """
+    give_large_blocks_back()
     metrics = Metrics()
     versions = {
         "version": __version__,
@@ -121,7 +123,8 @@ def compose(
         catalogue.start()
         reloader.start()
         _reload_on_hangup(reloader)
-        Stopping(settings.stop_delay_ms / 1000, catalogue.announce_end).listen()
+        ends = (catalogue.announce_end, fastlane.doorway.announce_end)
+        Stopping(settings.stop_delay_ms / 1000, ends).listen()
         if workers is not None:
             await workers.start()
         heartbeat.start()

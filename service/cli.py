@@ -99,8 +99,7 @@ def _open_standard_streams() -> None:
 
 
 def _serve_here(settings: Settings) -> None:
-    import uvicorn  # noqa: PLC0415  only `serve` needs it
-
+    from service.api.draining import DrainingServer  # noqa: PLC0415  only `serve` needs it
     from service.app import create_app  # noqa: PLC0415
 
     if hasattr(signal, "SIGHUP"):
@@ -109,7 +108,7 @@ def _serve_here(settings: Settings) -> None:
         app = create_app(settings)
     except (BundleError, SettingsInvalid) as error:
         stop(str(error))
-    server = uvicorn.Server(_server_config(app, settings))
+    server = DrainingServer(_server_config(app, settings))
     # uvicorn raises the signal again when it has stopped, for whoever had a handler before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -45,6 +45,8 @@ holds the one table from failure to status.
 """
 
 import re
+from functools import cache
+from typing import TypeVar
 
 
 def install_line(extra: str) -> str:
@@ -52,11 +54,24 @@ def install_line(extra: str) -> str:
     return f"run in the clone of Dunno: pip install -e '.[{extra}]'"
 
 
+DunnoErrorT = TypeVar("DunnoErrorT", bound="DunnoError")
+
+
 class DunnoError(Exception):
     """Base of every failure that this package raises on purpose.
 
     No request ends in it: what is raised is always one of those below.
     """
+
+
+def without_traceback(error: DunnoErrorT) -> DunnoErrorT:
+    """Return an error that refers to no frame any more, such as that of a parser and its input.
+
+    An error that is kept, or raised again from a future, refers to itself by its own frames. Only a
+    collection would free what they hold: a hundred MiB for a large body.
+    """
+    error.__traceback__ = error.__context__ = None
+    return error
 
 
 class ClientError(DunnoError):
@@ -345,4 +360,9 @@ def code_of(error: DunnoError) -> str:
 
 def code_of_kind(kind: type[DunnoError]) -> str:
     """Return the same of all failures of a kind."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+    return _in_snake_case(kind.__name__)
+
+
+@cache
+def _in_snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()

@@ -125,13 +125,18 @@ class Settings(BaseSettings):
     """Most bytes that a byte of a compressed body may stand for, once they are more than 64 KiB."""
 
     max_arriving_bytes: int = Field(default=128 * MEBIBYTE, ge=1024, le=1024 * 1024 * MEBIBYTE)
-    """Most bytes of all bodies together that have come in part; more are refused with 503."""
+    """Most bytes of all bodies together that came in several parts, until their requests end. Less
+    where the container's memory limit leaves less. Beyond it: 503."""
 
     body_timeout_ms: float = Field(default=10_000, ge=100, le=600_000)
     """Longest time for a request body to arrive."""
 
     max_connections: int = Field(default=4096, ge=1, le=1_000_000)
     """Most connections of one process; more are refused with 503, except for probes."""
+
+    max_connections_per_peer: int = Field(default=1024, ge=0, le=1_000_000)
+    """Most connections of one client address (with IPv6: of one /64 network) to one process. More
+    are refused with 503. Raise it behind a proxy that all clients come through. 0 disables it."""
 
     max_header_bytes: int = Field(default=32_768, ge=1024, le=MEBIBYTE)
     """Largest request line and headers together."""
@@ -289,19 +294,44 @@ def usable_cores(
         own: tells which groups this process is in; in a container they are mounted as the first.
     """
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    quotas = (_quota_of(cgroup, group) for group in _groups(own))
+    quotas = (_quota_of(cgroup, group) for group in _groups(own, "cpu"))
     return min([cores, *(quota for quota in quotas if quota)])
 
 
-def _groups(own: Path) -> set[PurePosixPath]:
-    """Return the groups of this process for processors and those above, the first one included."""
+def usable_memory_bytes(
+    cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Return how much memory this process may use: the machine's, cut by limits of its container.
+
+    Args:
+        cgroup: where control groups are mounted, version 1 or 2.
+        own: tells which groups this process is in; in a container they are mounted as the first.
+    """
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = (_memory_limit_of(cgroup, group) for group in _groups(own, "memory"))
+    return min([machine, *(limit for limit in limits if limit)])
+
+
+def _memory_limit_of(cgroup: Path, group: PurePosixPath) -> int | None:
+    version_2 = cgroup / group / "memory.max"
+    version_1 = cgroup / "memory" / group / "memory.limit_in_bytes"
+    for file in (version_2, version_1):
+        try:
+            return int(file.read_text())
+        except (OSError, ValueError):
+            pass  # no such file, or "max": no limit
+    return None
+
+
+def _groups(own: Path, controller: str) -> set[PurePosixPath]:
+    """Return the groups of this process for a controller, those above and the first one."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
     except (OSError, UnicodeDecodeError):
         lines = []
     found = {PurePosixPath()}
     for _, controllers, path in (line for line in lines if len(line) == 3):
-        if not controllers or "cpu" in controllers.split(","):
+        if not controllers or controller in controllers.split(","):
             group = PurePosixPath(path.lstrip("/"))
             found |= {group, *group.parents}
     return found

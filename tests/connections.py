@@ -24,9 +24,11 @@ def request(
 class Connection:
     """A socket to the server, and the responses that come back on it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, from_address: str = "") -> None:
         where = urlsplit(address)
-        self.socket = socket.create_connection((where.hostname, where.port), PATIENCE_S)
+        self.socket = socket.create_connection(
+            (where.hostname, where.port), PATIENCE_S, (from_address, 0) if from_address else None
+        )
         self._file = self.socket.makefile("rb")
 
     def send(self, *pieces: bytes) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.bundle.manifest import ImageInput
-from service.inputs.images import fitted
+from service.inputs.pictures import fitted
 from training.datasets import PictureFiles, load_pictures
 from training.recipe import Split
 

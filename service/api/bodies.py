@@ -14,6 +14,7 @@ from service.errors import (
     BodiesFull,
     BodyTimedOut,
     BodyTooLarge,
+    ClientError,
     InputInvalid,
     MediaTypeUnsupported,
 )
@@ -44,9 +45,9 @@ class CallerGone(Exception):
 
 
 class Room:
-    """For bodies on their way: what has come of them, together, is never more than there is room.
+    """Memory for bodies, from their first part until their request ends.
 
-    A body that comes in one piece is read at once and needs none.
+    A body that comes in one piece is small and needs none.
     """
 
     def __init__(self, most_bytes: int, rejections: CounterSeries) -> None:
@@ -62,7 +63,7 @@ class Room:
         if size_bytes > self._left_bytes:
             self._rejections.inc()
             raise BodiesFull(
-                f"bodies that are on their way hold {self._most_bytes - self._left_bytes:,} of "
+                f"the bodies of other requests hold {self._most_bytes - self._left_bytes:,} of "
                 f"{self._most_bytes:,} bytes; there is no room for {size_bytes:,} more"
             )
         self._left_bytes -= size_bytes
@@ -83,6 +84,8 @@ class BodyLimits(NamedTuple):
 async def read_payload(headers: Headers, receive: Receive, limits: BodyLimits) -> Payload:
     """Return the body of a request with what its headers say of it.
 
+    The caller gives `held_bytes` of it back to the room once the request has ended.
+
     Raises:
         BodiesFull: if too much of other bodies has come already.
         BodyTooLarge: as soon as it is known, at best before a byte is read.
@@ -97,10 +100,16 @@ async def read_payload(headers: Headers, receive: Receive, limits: BodyLimits) -
         raise BodyTooLarge("the body", limits.max_bytes, "bytes")
     try:
         async with asyncio.timeout(limits.timeout_s):
-            body = await _read_body(receive, limits)
+            body, held_bytes = await _read_body(receive, limits)
     except TimeoutError:
         raise BodyTimedOut(f"the body was not complete after {limits.timeout_s:g} s") from None
-    return payload_of(body, header(headers, b"content-type"))
+    try:
+        payload = payload_of(body, header(headers, b"content-type"))
+    except ClientError:
+        limits.room.give_back(held_bytes)
+        raise
+    payload.held_bytes = held_bytes
+    return payload
 
 
 def payload_of(body: bytes, content_type: bytes) -> Payload:
@@ -126,10 +135,11 @@ async def linger(receive: Receive) -> None:
                 pass
 
 
-async def _read_body(receive: Receive, limits: BodyLimits) -> bytes:
+async def _read_body(receive: Receive, limits: BodyLimits) -> tuple[bytes, int]:
+    """Return a body and how much of the room it holds."""
     chunks: list[bytes] = []
     size_bytes = taken_bytes = 0
-    has_more = True
+    has_more, is_whole = True, False
     try:
         while has_more:
             message = await receive()
@@ -141,12 +151,14 @@ async def _read_body(receive: Receive, limits: BodyLimits) -> bytes:
                 raise BodyTooLarge("the body", limits.max_bytes, "bytes")
             chunks.append(chunk)
             has_more = message.get("more_body", False)
-            if has_more:
+            if has_more or taken_bytes:
                 limits.room.take(len(chunk))
                 taken_bytes += len(chunk)
+        is_whole = True
     finally:
-        limits.room.give_back(taken_bytes)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if not is_whole:
+            limits.room.give_back(taken_bytes)
+    return (chunks[0] if len(chunks) == 1 else b"".join(chunks)), taken_bytes
 
 
 @lru_cache(maxsize=256)

@@ -97,6 +97,7 @@ class Call:
             else None
         )
         self._decode_s = 0.0
+        self._held_bytes = 0
         self._predictor: Predictor | None = None
         self._prediction: Prediction | None = None
         self._predicted_s = 0.0
@@ -133,8 +134,14 @@ class Call:
         """
         headers = [pair for pair in self.scope["headers"] if pair[0] not in _NOT_READ]
         payload = await read_payload(headers, self._receive, self._body_limits)
+        self._held_bytes = payload.held_bytes
         payload.media_type = "application/json"
         return payload
+
+    def forget_body(self) -> None:
+        """Give back the room of a body that nothing refers to any more."""
+        self._body_limits.room.give_back(self._held_bytes)
+        self._held_bytes = 0
 
     def deadline_s(self, patience_s: float | None = None) -> float:
         """Return when the answer is worthless: soon, if the caller says so, never later."""
@@ -286,6 +293,8 @@ class Reception:
             log.exception("request failed", extra={"request_id": call.request_id})
             call.count("error", 500)
             return refusal(500, f"a fault of ours; quote the request id {call.request_id}")
+        finally:
+            call.forget_body()
         return None
 
     def refuse(self, call: Call, error: DunnoError) -> Response:

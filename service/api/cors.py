@@ -12,7 +12,7 @@ _PREFLIGHT = [
         b"access-control-allow-headers",
         (
             b"authorization, content-type, x-api-key, x-dunno-verdict, x-request-id, "
-            b"inference-header-content-length"
+            b"inference-header-content-length, traceparent, tracestate"
         ),
     ),
     (b"access-control-max-age", b"600"),
@@ -22,6 +22,11 @@ _EXPOSED = (
     b"access-control-expose-headers",
     b"inference-header-content-length, retry-after, server-timing, x-request-id",
 )
+
+
+def allowing(origin: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers by which pages of an origin may read an answer."""
+    return [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
 
 
 class Cors:
@@ -37,7 +42,7 @@ class Cors:
         if origin not in self._origins:
             await self.app(scope, receive, send)
             return
-        allowed = [(b"access-control-allow-origin", origin), (b"vary", b"origin")]
+        allowed = allowing(origin)
         asked = header(scope["headers"], b"access-control-request-method")
         if scope["method"] == "OPTIONS" and asked:
             # Browsers ask without a key, and are told nothing that depends on one.

@@ -1,9 +1,12 @@
 """How many callers may connect and what a connection may hold: read once, counted in one place."""
 
+import ipaddress
 import logging
+import math
 import sys
+from collections.abc import Collection
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -18,10 +21,19 @@ just being turned away."""
 log = logging.getLogger(__name__)
 
 
+class Connection(Protocol):
+    """A connection that can be told that the server stops."""
+
+    def say_close(self) -> None:
+        """Let the next answer say that the connection closes."""
+        ...
+
+
 class ConnectionLimits(NamedTuple):
     """Caps on what a caller may do with connections."""
 
     max_connections: int
+    max_connections_per_peer: float
     max_header_bytes: int
     max_headers: int
     header_timeout_s: float
@@ -35,6 +47,7 @@ class Doorway:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.limits = ConnectionLimits(
             max_connections=fitting_connections(settings.max_connections),
+            max_connections_per_peer=settings.max_connections_per_peer or math.inf,
             max_header_bytes=settings.max_header_bytes,
             max_headers=settings.max_headers,
             header_timeout_s=settings.header_timeout_ms / 1000,
@@ -42,11 +55,57 @@ class Doorway:
             write_timeout_s=settings.write_timeout_ms / 1000,
         )
         self.connections = metrics.connections.labels()
+        self.origins = frozenset(origin.encode() for origin in settings.cors_origins)
+        """Origins whose pages may read why a connection was refused."""
+
         self._rejections = metrics.connection_rejections
+        self._connections_by_peer: dict[str, int] = {}
+        self.open_connections: Collection[Connection] = ()
+        self.is_stopping = False
+        """Whether each answer says that its connection closes."""
+
+    def enter(self, peer: str | None) -> float:
+        """Count a connection of an address, and return by how many these are above their limit."""
+        if peer is None:
+            return -math.inf
+        number = self._connections_by_peer[peer] = self._connections_by_peer.get(peer, 0) + 1
+        return number - self.limits.max_connections_per_peer
+
+    def leave(self, peer: str | None) -> None:
+        """Count a connection of an address no more."""
+        if peer is None:
+            return
+        number = self._connections_by_peer.pop(peer) - 1
+        if number:
+            self._connections_by_peer[peer] = number
+
+    def announce_end(self) -> None:
+        """Let clients look elsewhere: from now on each answer says that its connection closes."""
+        self.is_stopping = True
+        for connection in tuple(self.open_connections):
+            connection.say_close()
 
     def count_rejection(self, cause: str) -> None:
         """Count a connection that was ended, by one of `CONNECTION_CAUSES`."""
         self._rejections.labels(cause).inc()
+
+
+def peer_of(address: object) -> str | None:
+    """Return what connections of one peer are counted by; None where there is no address.
+
+    An IPv6 network of 64 bits is one peer: its hosts choose the rest of their addresses. An IPv4
+    address that is written as IPv6 is that of IPv4.
+    """
+    if not isinstance(address, tuple) or not address:
+        return None
+    host = str(address[0])
+    if ":" not in host:
+        return host
+    try:
+        found = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
 
 
 def fitting_connections(wanted: int) -> int:

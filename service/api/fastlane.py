@@ -23,6 +23,8 @@ from service.api.problems import MEDIA_TYPE, OUTCOME, problem, refusal, status_o
 from service.api.schemas import encode
 from service.decision import Answered, Terms
 from service.errors import ClientError, Draining, DunnoError, reason_of
+from service.inputs.budget import ByteBudget
+from service.memory import plan_process_memory
 from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Stages
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
@@ -75,9 +77,8 @@ class Fastlane:
         catalogue.on_switch(self._routes.clear)
         self.inflight = metrics.inflight.labels("native")
         self.max_body_bytes = settings.max_body_bytes
-        room = Room(
-            settings.max_arriving_bytes, metrics.rejections.labels(UNKNOWN_MODEL, "bodies_full")
-        )
+        memory = plan_process_memory(settings)
+        room = Room(memory.arriving_bytes, metrics.rejections.labels(UNKNOWN_MODEL, "bodies_full"))
         self.body_limits = BodyLimits(
             settings.max_body_bytes, settings.body_timeout_ms / 1000, room
         )
@@ -88,12 +89,16 @@ class Fastlane:
         self.has_origins = bool(settings.cors_origins)
         self.may_be_hot = not settings.access_log
         """Whether `service.api.hotpath` may answer: it has nothing to say to a log."""
-        self.decoders = DecoderPool(settings.decode_threads, settings.max_decode_requests)
+        self.decoders = DecoderPool(
+            settings.decode_threads,
+            settings.max_decode_requests,
+            ByteBudget(memory.decoding_bytes),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the ASGI specification."""
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
-            await self.app(scope, receive, send)
+            await self.app(_as_get(scope), receive, send)
         elif scope["method"] != "POST":
             await _Exchange(scope, receive, send, self._nobody).refuse_method()
         else:
@@ -132,16 +137,32 @@ class Fastlane:
         predictor = _find(seen_by(scope, self._catalogue), scope["path"], options)
         exchange.ask(predictor)
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
+        prediction = await self._prediction(
+            exchange, receive, departure, (predictor, options, terms)
+        )
+        await exchange.respond(predictor, prediction, options, self.slow_s)
+
+    async def _prediction(
+        self,
+        exchange: "_Exchange",
+        receive: Receive,
+        departure: Departure,
+        asked: tuple[Predictor, Options, Terms],
+    ) -> Prediction:
+        """Read the body and return what the model says of it; the body is not kept any longer."""
+        predictor, options, terms = asked
         predictor.hold()  # another version may take its place while the body comes
+        held_bytes = 0
         try:
-            payload = await read_payload(scope["headers"], receive, self.body_limits)
+            payload = await read_payload(exchange.scope["headers"], receive, self.body_limits)
+            held_bytes = payload.held_bytes
             deadline_s = time.monotonic() + self._patience_s(options)
             departure.watch()
-            prediction = await predictor.predict(payload, terms, deadline_s, self.decoders)
+            return await predictor.predict(payload, terms, deadline_s, self.decoders)
         finally:
             departure.forget()
             predictor.release()
-        await exchange.respond(predictor, prediction, options, self.slow_s)
+            self.body_limits.room.give_back(held_bytes)
 
     def route(self, url: bytes) -> Route | None:
         """Return who answers the target of a request, and how; None if it has to be looked at.
@@ -170,6 +191,11 @@ class Fastlane:
     def close(self) -> None:
         """Let go of the decoding threads."""
         self.decoders.close()
+
+
+def _as_get(scope: Scope) -> Scope:
+    """Return a request for the head of an answer as one for the answer; uvicorn sends the head."""
+    return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 def _find(catalogue: Catalogue, path: str, options: Options) -> Predictor:

@@ -7,14 +7,18 @@ problem document where the caller may still read one, behind the answers that it
 
 import asyncio
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.bodies import LINGER_S
-from service.api.doorway import RESERVED, Doorway
-from service.api.middleware import SAFE_HEADERS, header_lines, request_id_from
+from service.api.cors import allowing
+from service.api.doorway import RESERVED, Connection, Doorway, peer_of
+from service.api.http_rules import Refused, check_head, check_name
+from service.api.keep_alive import close_behind, has_begun_to_answer, has_unread
+from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
 from service.api.problems import MEDIA_TYPE, problem
 
 MOST_PIPELINED = 32
@@ -28,19 +32,19 @@ PROBES = frozenset(
 )
 """What is answered on connections beyond the limit: an overload is no reason for a restart."""
 
+HALF_CLOSED_S = 5.0
+"""Seconds for the answer to a client that has closed its sending side. It may have gone for good,
+which shows only when something is written to it."""
+
+FRESH_S = 1.0
+"""Seconds for the first request of a connection that was accepted as the server began to drain."""
+
+CHUNK_HEAD_BYTES = 16
+"""Bytes of a chunk's own head that do not count; extensions do, as do trailers."""
+
 _WISHES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 MALFORMED = "expected a request of HTTP/1.1, got bytes that are none"
-
-
-class Refused(Exception):
-    """The connection ends here; carries what its caller is told."""
-
-    def __init__(self, status: int, cause: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.cause = cause
-        self.detail = detail
 
 
 def _doorway_of(app: Any) -> Doorway:
@@ -74,6 +78,11 @@ class GuardedProtocol(HttpToolsProtocol):
         # The parser passes the body over, as it takes it for another protocol.
         self._is_passed_over = False
         self._is_surplus = False
+        self._peer: str | None = None
+        self._hosts = 0
+        self._codings: list[bytes] = []
+        self._latest = b""
+        self._half_closed_timer: asyncio.TimerHandle | None = None
         self._head_timeout_s = self._limits.header_timeout_s
         # Nothing more is read, and this is said behind the last answer.
         self._last_words: bytes | None = None
@@ -90,10 +99,15 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin, unless there are too many already."""
         super().connection_made(transport)
         self._doorway.connections.inc()
-        number = len(self.connections)
-        if number <= self._limits.max_connections:
+        self._doorway.open_connections = cast("set[Connection]", self.connections)
+        self._peer = peer_of(transport.get_extra_info("peername"))
+        surplus = max(
+            float(len(self.connections) - self._limits.max_connections),
+            self._doorway.enter(self._peer),
+        )
+        if surplus <= 0:
             self._wait(self._head_timeout_s)
-        elif number <= self._limits.max_connections + RESERVED:
+        elif surplus <= RESERVED:
             self._is_surplus = True
             self._head_timeout_s = min(PROBE_TIMEOUT_S, self._limits.header_timeout_s)
             self._wait(self._head_timeout_s)
@@ -106,11 +120,12 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the timers, and tell whoever is answering that nobody is there any more."""
         self._doorway.connections.dec()
+        self._doorway.leave(self._peer)
         self.pipeline.clear()
         if self.answered is not None and not self.answered.response_complete:
             self.answered.disconnected = True
             self.answered.message_event.set()
-        for timer in (self._timer, self._write_timer):
+        for timer in (self._timer, self._write_timer, self._half_closed_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -119,13 +134,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse what came, within the limits."""
         if self._last_words is not None:
             return
-        self._unseen_bytes += len(data)
+        self._latest = data
         try:
-            self.parser.feed_data(data)
-            if self._unseen_bytes > self._limits.max_header_bytes:
-                raise self._too_large()
-        except httptools.HttpParserUpgrade as wish:
-            self._stay_as_it_is(data[wish.args[0] :])
+            self._feed(data)
         except Refused as refused:
             self._refuse(refused)
         except httptools.HttpParserError as error:
@@ -135,6 +146,50 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(found)
         if self._is_in_head and self._due_s == math.inf:
             self._wait(self._head_timeout_s)
+
+    def _feed(self, data: bytes) -> None:
+        """Let the parser read what came."""
+        fed = 0
+        for piece in self._pieces(data):
+            self._unseen_bytes += len(piece)
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as wish:
+                self._stay_as_it_is(data[fed + wish.args[0] :])
+                return
+            fed += len(piece)
+            if self._unseen_bytes > self._limits.max_header_bytes:
+                raise self._too_large()
+
+    def _pieces(self, data: bytes) -> Iterable[bytes]:
+        """Return what came in pieces, if it may have extensions of chunks or trailers.
+
+        The parser does not tell how long these are. In pieces of half their limit, what came behind
+        them cannot be taken for them.
+        """
+        size_bytes = self._limits.max_header_bytes // 2
+        if len(data) <= size_bytes or not (self._codings or b"hunked" in data):
+            return (data,)
+        return (data[at : at + size_bytes] for at in range(0, len(data), size_bytes))
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what a client asked before it closed its sending side; uvicorn hangs up.
+
+        Returns:
+            Whether the connection stays open for writing.
+        """
+        if self._is_ending or not self._is_answering_whole():
+            return False
+        self.cycle.keep_alive = False
+        self._half_closed_timer = self.loop.call_later(HALF_CLOSED_S, self.transport.abort)
+        return True
+
+    def _is_answering_whole(self) -> bool:
+        """Tell whether an answer is on its way, and its request came whole."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or self._is_in_head:
+            return False
+        return not getattr(cycle, "more_body", False)
 
     def _stay_as_it_is(self, rest: bytes) -> None:
         """Answer a request for another protocol by this one, as HTTP allows.
@@ -171,6 +226,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._is_in_head = True
+        self._hosts, self._codings = 0, []
         self._due_s = math.inf
         if len(self.pipeline) >= MOST_PIPELINED:
             detail = f"more than {MOST_PIPELINED} requests of one connection waited for answers"
@@ -181,8 +237,12 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._is_in_head:
             return
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.strip().lower() == b"100-continue":
             self.expect_100_continue = True
+        elif name == b"transfer-encoding":
+            self._codings.append(value)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -204,6 +264,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._unseen_bytes > self._limits.max_header_bytes and self._is_head_too_large():
             raise self._too_large()
         self._unseen_bytes = 0
+        version = self.parser.get_http_version()
+        check_head(version, self.url, self._hosts, self._codings)
+        if version == "1.0":
+            self.expect_100_continue = False
+            check_name(self._latest)
         if self._is_surplus and self.url.partition(b"?")[0] not in PROBES:
             raise self._too_many()
 
@@ -219,6 +284,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._is_passed_over = True
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
+        before = self.cycle
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
@@ -228,6 +294,31 @@ class GuardedProtocol(HttpToolsProtocol):
             detail = "expected a path, or a whole address, as the target of the request"
             raise Refused(400, "malformed", detail) from None
         if self._is_surplus:
+            self.cycle.keep_alive = False
+        elif self._doorway.is_stopping:
+            close_behind(self.cycle, before)
+
+    def say_close(self) -> None:
+        """Let the answer to the last request that came say that the connection closes."""
+        cycle = self.cycle
+        if cycle is not None and not has_begun_to_answer(cycle):
+            cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close the connection once what was asked on it, or is about to be, has its answer.
+
+        uvicorn closes a connection that has no request, although one may have arrived.
+        """
+        self._doorway.is_stopping = True
+        self.say_close()
+        if self._last_words is not None or self._is_in_head:
+            return
+        if self.cycle is None and not self.transport.is_closing():
+            self._wait(FRESH_S)
+        elif self.cycle is None or self.cycle.response_complete:
+            if not has_unread(self.transport):
+                self.transport.close()
+        else:
             self.cycle.keep_alive = False
 
     def _has_body(self) -> bool:
@@ -241,13 +332,27 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the body, if there was a request."""
+        self.check_unseen()
         if not self._is_passed_over:
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
-        self._unseen_bytes = 0
+        self.count_body(len(body))
         super().on_body(body)
+
+    def check_unseen(self) -> None:
+        """See that extensions of chunks and trailers are within the limit of a head.
+
+        Raises:
+            Refused: if they are not.
+        """
+        if self._codings and self._unseen_bytes > self._limits.max_header_bytes:
+            raise self._too_large()
+
+    def count_body(self, size_bytes: int) -> None:
+        """Leave a piece of a body out of what counts as head, extension or trailer."""
+        self._unseen_bytes = max(0, self._unseen_bytes - size_bytes - CHUNK_HEAD_BYTES)
 
     def on_response_complete(self) -> None:
         """Do what uvicorn does, without a new timer for each request."""
@@ -272,8 +377,15 @@ class GuardedProtocol(HttpToolsProtocol):
         return Refused(431, "header_size", detail)
 
     def _too_many(self) -> Refused:
-        cap = self._limits.max_connections
-        return Refused(503, "connections", f"there are {cap:,} connections, the most there may be")
+        if len(self.connections) > self._limits.max_connections:
+            cap = self._limits.max_connections
+            return Refused(503, "connections", f"connection limit reached ({cap:,})")
+        most = self._limits.max_connections_per_peer
+        detail = (
+            f"connection limit of one address reached ({most:,}); behind a proxy that all clients "
+            "come through, raise DUNNO_MAX_CONNECTIONS_PER_PEER"
+        )
+        return Refused(503, "connections_of_peer", detail)
 
     def _refuse(self, refused: Refused) -> None:
         """Read nothing more, and say why behind the answers that are still to come."""
@@ -313,6 +425,9 @@ class GuardedProtocol(HttpToolsProtocol):
         ]
         if refused.status in (429, 503):
             headers.append((b"retry-after", b"1"))
+        origin = header(self.headers or (), b"origin")
+        if origin in self._doorway.origins:
+            headers += allowing(origin)
         return b"%b%b\r\n%b" % (STATUS_LINE[refused.status], header_lines(headers), body)
 
     def _end(self) -> None:

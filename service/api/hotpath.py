@@ -33,7 +33,8 @@ from service.api.fastlane import (
     tell_failed,
 )
 from service.api.gate import Gate
-from service.api.guarded import GuardedProtocol, Refused
+from service.api.guarded import GuardedProtocol
+from service.api.http_rules import Refused
 from service.api.keys import Key
 from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
 from service.api.problems import OUTCOME, refusal
@@ -94,7 +95,7 @@ class HotProtocol(GuardedProtocol):
         if self._held is None:
             super().on_body(body)
         else:
-            self._unseen_bytes = 0
+            self.count_body(len(body))
             self._held.append(body)
 
     def on_message_complete(self) -> None:
@@ -102,8 +103,10 @@ class HotProtocol(GuardedProtocol):
         if self._held is None or self._lane is None:
             super().on_message_complete()
             return
+        self.check_unseen()
         body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        exchange = _Exchange(self, keep_alive=self.parser.should_keep_alive())
+        stays = self.parser.should_keep_alive() and not self._doorway.is_stopping
+        exchange = _Exchange(self, keep_alive=stays)
         try:
             is_taken = exchange.begin(self._lane, body)
         except Exception:

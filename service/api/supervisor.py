@@ -10,6 +10,8 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
+from service.api.draining import WorkerProcess
+
 HEAR_EVERY_S = 0.1
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,13 @@ class Supervisor(Multiprocess):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._heard_s: dict[int | None, float] = {}
+
+    def init_processes(self) -> None:
+        """Start the workers."""
+        for _ in range(self.processes_num):
+            process = WorkerProcess(self.config, self.sockets)
+            process.start()
+            self.processes.append(process)
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died, or were silent for `timeout_worker_healthcheck`.
@@ -39,7 +48,7 @@ class Supervisor(Multiprocess):
                 self.should_exit.set()
                 return
             log.error("worker died and is replaced", extra=told)
-            self.processes[number] = Process(self.config, self.sockets)
+            self.processes[number] = WorkerProcess(self.config, self.sockets)
             self.processes[number].start()
 
     def _is_well(self, process: Process) -> bool:

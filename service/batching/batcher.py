@@ -21,7 +21,8 @@ while the others go on; its jobs are told at once. Without any the model takes n
 hangs on the event loop is for `service.telemetry.heartbeat`.
 
 A job whose deadline would pass before its turn is refused when it comes, by how quickly the queue
-has been shrinking: work on it would be wasted, and the caller can still go elsewhere.
+has been shrinking and with a margin (`Pace`): work on it would be wasted, and the caller can still
+go elsewhere.
 
 Everything but the run itself happens on the event loop, so that no lock is needed. A quick run
 happens there as well: a hop to a thread and back would cost more than the run. After each batch
@@ -156,11 +157,12 @@ class Batcher(Generic[Outputs]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_draining = False
-        self._threads = [RunThread(name) for _ in runs]
+        self._threads = [RunThread(f"run-{name}") for _ in runs]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.cost = RunCost()
         self.pace = Pace()
+        self._has_missed = False
         for capacity in metrics.queue_capacity_rows.values():
             capacity.set(limits.max_queue_rows)
 
@@ -228,7 +230,8 @@ class Batcher(Generic[Outputs]):
         """
         now_s = self._clock()
         self.look_for_room(len(rows), deadline_s - now_s, lane)
-        job = Job(rows, deadline_s, now_s, receiver, lane, CURRENT.get())
+        has_estimate = lane == "interactive" and self._waiting.rows_of("interactive") > 0
+        job = Job(rows, deadline_s, now_s, receiver, lane, CURRENT.get(), has_estimate)
         self._waiting.add(job)
         self._idle.clear()
         self._look_soon()
@@ -261,7 +264,7 @@ class Batcher(Generic[Outputs]):
             raise QueueFull(f"{message} {cap}", self.pace.seconds(self._batches(rows - room)))
         # Interactive rows are taken first, so that bulk rows wait for them as well.
         ahead = self._waiting.rows if lane == "bulk" else self._waiting.rows_of("interactive")
-        wait_s = self.pace.seconds(self._batches(ahead + rows) + len(self._running))
+        wait_s = self.pace.careful_seconds(self._batches(ahead + rows) + len(self._running))
         # Where nobody waits one is let in, late or not: else a pace that was learnt in a bad
         # moment would never be learnt anew.
         if ahead and wait_s > patience_s:
@@ -282,6 +285,7 @@ class Batcher(Generic[Outputs]):
     def expire(self, job: Job) -> None:
         """Tell whoever waits for a job that its deadline has passed."""
         stage = "waiting" if job in self._waiting else "running"
+        self._has_missed |= job.has_estimate and stage == "waiting"
         self.withdraw(job)
         _fail(job, DeadlineExceeded(f"the deadline passed while the rows were {stage}"))
 
@@ -374,6 +378,9 @@ class Batcher(Generic[Outputs]):
         jobs, late = self._waiting.take(self._most_rows, self._clock())
         for job in late:
             _fail(job, DeadlineExceeded("the deadline passed while the rows were waiting"))
+            self._has_missed |= job.has_estimate
+        self.pace.learn_deadlines(were_missed=self._has_missed)
+        self._has_missed = False
         return jobs
 
     def _run_jobs(self, jobs: list[Job], cause: Cause) -> None:
@@ -431,7 +438,7 @@ class Batcher(Generic[Outputs]):
 
     def _leave_behind(self, number: int) -> None:
         self._threads[number].stop()
-        self._threads[number] = RunThread(self._name)
+        self._threads[number] = RunThread(f"run-{self._name}")
 
     def _release(self, number: int) -> None:
         del self._running[number]

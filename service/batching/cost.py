@@ -19,6 +19,13 @@ FORGETTING = 1.02
 PACE_WEIGHT = 0.1
 """Of the latest batch: some ten of them are remembered."""
 
+SPREADS = 2.0
+"""Deviations that an estimate with a margin lies above the mean, for each root of a batch."""
+
+MISSED_FACTOR, KEPT_FACTOR, MOST_CAUTION = 1.05, 0.995, 4.0
+"""What caution is multiplied by after a batch in whose queue deadlines passed, and after another.
+It stays where one batch in eleven is of the first kind."""
+
 
 class RunCost:
     """Tells whether a model is quick, and how many rows it may run on the event loop at once.
@@ -54,20 +61,46 @@ class Pace:
     By batches, as a batch of one row may take as long as a full one; and not by their runs alone:
     between them the process does all else, for this model and for others. A batch behind which
     nobody waits tells no more than its run.
+
+    An estimate with a margin is what decides who may wait. Without a margin the queue is filled up
+    to the very deadline, and any slow spell turns nearly all that waits into late answers.
     """
 
     def __init__(self) -> None:
         self._batch_s = 0.0
+        self._deviation_s = 0.0
+        self.caution = 1.0
+        """What the mean is multiplied by, learnt from deadlines that were missed."""
+
         self._since_s: float | None = None
 
     def seconds(self, batches: int) -> float:
-        """Return how long so many batches take; 0 before the first."""
+        """Return how long so many batches take on average; 0 before the first."""
         return batches * self._batch_s
+
+    def careful_seconds(self, batches: int) -> float:
+        """Return in how long so many batches are done most likely; 0 before the first.
+
+        One more batch is counted, as a request waits about so long in its socket before the event
+        loop sees it. Batches are taken to vary independently of each other (their deviations add up
+        by the root); what slow spells add is learnt from deadlines that were missed.
+        """
+        spread_s = SPREADS * self._deviation_s * math.sqrt(batches)
+        return self.caution * self.seconds(batches) + self._batch_s + spread_s
 
     def learn(self, now_s: float, run_s: float, *, is_busy: bool) -> None:
         """Take note of a batch that is done; `is_busy` if others wait behind it."""
         batch_s = run_s if self._since_s is None else now_s - self._since_s
-        # What was slow for once is forgotten sooner than it was learnt.
-        weight = PACE_WEIGHT if batch_s > self._batch_s else 3 * PACE_WEIGHT
-        self._batch_s += weight * (batch_s - self._batch_s) if self._batch_s else batch_s
+        if self._batch_s:
+            self._deviation_s += PACE_WEIGHT * (abs(batch_s - self._batch_s) - self._deviation_s)
+            self._batch_s += PACE_WEIGHT * (batch_s - self._batch_s)
+        else:
+            self._batch_s = batch_s
         self._since_s = now_s if is_busy else None
+
+    def learn_deadlines(self, *, were_missed: bool) -> None:
+        """Take note of a batch: whether deadlines that seemed within reach passed in the queue."""
+        if were_missed:
+            self.caution = min(MOST_CAUTION, self.caution * MISSED_FACTOR)
+        else:
+            self.caution = max(1.0, self.caution * KEPT_FACTOR)

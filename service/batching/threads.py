@@ -11,23 +11,24 @@ Returned = TypeVar("Returned")
 
 
 class RunThread:
-    """Makes one call after another beside the event loop.
+    """Makes one call after another outside the event loop, in one thread or a few.
 
-    Unlike a thread of a pool it is a daemon: one that hangs in a run is left behind, and does not
-    keep the process from ending. It begins with its first call.
+    Unlike those of `concurrent.futures` the threads are daemons: one that hangs is left behind, and
+    does not keep the process from ending. Each begins when a call needs it.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = f"dunno-run-{name}"
+    def __init__(self, name: str, threads: int = 1) -> None:
+        self._name = f"dunno-{name}"
+        self._most_threads = threads
+        self._threads = 0
         self._calls: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = (
             SimpleQueue()
         )
-        self._has_begun = False
 
     def run(self, call: Callable[[], Returned]) -> "asyncio.Future[Returned]":
         """Return what `call` will return, to be awaited on the running loop."""
-        if not self._has_begun:
-            self._has_begun = True
+        if self._threads < self._most_threads:
+            self._threads += 1
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         future: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
         self._calls.put((future, call))
@@ -35,7 +36,8 @@ class RunThread:
 
     def stop(self) -> None:
         """End after the calls that were asked for; a thread that hangs is left behind."""
-        self._calls.put(None)
+        for _ in range(self._threads):
+            self._calls.put(None)
 
     def _work(self) -> None:
         while (asked := self._calls.get()) is not None:

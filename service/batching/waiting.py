@@ -57,6 +57,9 @@ class Job:
     trace: "RequestTrace | None" = None
     """Of the request that the rows came with, if it has one."""
 
+    has_estimate: bool = False
+    """Whether the job was let in because its deadline seemed within reach."""
+
 
 class _LaneJobs:
     """Jobs of one lane, in the order they came; a job can leave it anywhere."""

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureInput, ImageInput, Input
 from service.errors import ClientError
-from service.inputs.images import FORMATS, MIN_SIDE, PICTURE_FIELD
+from service.inputs.images import PICTURE_FIELD
 from service.inputs.payload import Decoded, Decoder, Payload
+from service.inputs.pictures import FORMATS, MIN_SIDE
 from service.inputs.png import write_png
 from service.inputs.texts import TextDecoder
 

@@ -140,6 +140,7 @@ class InferenceReader:
             ClientError: naming the first field that is not as it must be.
         """
         body = inflated(payload.body, self._coding, self._max_bytes, self._max_ratio)
+        payload.take_memory_of(body)
         head, behind = split(body, self._head_length)
         if not head and self._head_length is not None:
             return Inference(self._raw_row(behind, payload), is_binary=True)

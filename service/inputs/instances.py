@@ -51,7 +51,9 @@ class InstancesReader:
         return self._coding in ("", "identity") and self._decoder.is_light(payload)
 
     def _content(self, payload: Payload) -> bytes:
-        return inflated(payload.body, self._coding, self._max_bytes, self._max_ratio)
+        content = inflated(payload.body, self._coding, self._max_bytes, self._max_ratio)
+        payload.take_memory_of(content)
+        return content
 
     def decode(self, payload: Payload) -> Instances:
         """Return the rows of `:predict`, and in which form they came.

@@ -19,6 +19,7 @@ import simdjson
 from numpy.typing import NDArray
 
 from service.errors import InputInvalid, PayloadTooLarge
+from service.inputs.budget import MOST_OBJECT_BYTES
 
 _TOO_DEEP = "depth limit exceeded"
 _TOO_LONG = "Exceeds the limit"
@@ -27,16 +28,23 @@ _HEAD = b'{"instances":['.translate(None, _NUMBERS_AND_BLANKS)  # it has an e
 _TAIL = b"]}"
 _CLIP = 40
 _FROM_URL_ALPHABET = str.maketrans("-_", "+/")
+_KEPT_BYTES = 262_144
+_LIST_BYTES, _OBJECT_BYTES, _QUOTE_BYTES, _COMMA_BYTES, _VALUE_BYTES = 96, 216, 28, 9, 8
 
 MOST_LEVELS = 1024
 """Lists and objects in each other: what our parsers go down to."""
 
 
 class _Parsers(threading.local):
-    """One parser a thread: simdjson's buffers are reused from call to call."""
+    """One parser a thread: simdjson's buffers are reused from call to call, if they are small."""
 
     def __init__(self) -> None:
-        self.parser: Any = simdjson.Parser()
+        self._parser: Any = simdjson.Parser()
+
+    def parse(self, body: bytes) -> Any:
+        # A parser keeps buffers of twelve times its largest body for ever.
+        parser = self._parser if len(body) <= _KEPT_BYTES else simdjson.Parser()
+        return parser.parse(body)
 
 
 _parsers = _Parsers()
@@ -51,7 +59,7 @@ def quick_rows(body: bytes, shape: tuple[int, ...], max_rows: int) -> NDArray[np
     than the body itself: a number needs a byte.
     """
     try:
-        instances = _parsers.parser.parse(body)["instances"]
+        instances = _parsers.parse(body)["instances"]
         rows = len(instances)
         if not 0 < rows <= max_rows or rows * math.prod(shape) > len(body):
             return None
@@ -160,8 +168,10 @@ def read_json(body: bytes) -> Any:
 
     Raises:
         InputInvalid: if it is none.
-        PayloadTooLarge: if it is nested too deep, or a number in it is too long.
+        PayloadTooLarge: if it is nested too deep, a number in it is too long, or its values would
+            take too much memory.
     """
+    _check_objects(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as strict_error:
@@ -183,6 +193,29 @@ def read_json(body: bytes) -> Any:
                 ) from None
             message = str(strict_error).removesuffix(": line 1 column 1 (char 0)")
             raise InputInvalid("body", "JSON in UTF-8", f"what is none ({message})") from None
+
+
+def _check_objects(body: bytes) -> None:
+    """Refuse a body whose values would take too much memory, before there is one of them."""
+    if len(body) * _LIST_BYTES <= 2 * MOST_OBJECT_BYTES:
+        return
+    if object_bytes(body) > MOST_OBJECT_BYTES:
+        raise PayloadTooLarge("the memory of the JSON's values", MOST_OBJECT_BYTES, "object bytes")
+
+
+def object_bytes(body: bytes) -> int:
+    """Return about how much memory the values of a JSON body take as Python objects.
+
+    Sizes are those of CPython 3.11 on 64 bits. Characters in strings are counted as if they were
+    structure, so this is too much for texts, and never too little.
+    """
+    return (
+        body.count(b"[") * _LIST_BYTES
+        + body.count(b"{") * _OBJECT_BYTES
+        + body.count(b'"') * _QUOTE_BYTES
+        + body.count(b",") * _COMMA_BYTES
+        + len(body) * _VALUE_BYTES
+    )
 
 
 def _too_deep() -> PayloadTooLarge:

@@ -13,7 +13,9 @@ from service.errors import (
     InputInvalid,
     MediaTypeUnsupported,
     PayloadTooLarge,
+    without_traceback,
 )
+from service.inputs.budget import Lease, decoding_bytes
 from service.inputs.charsets import UTF_8, codec_of, read_text
 
 LIGHT_BYTES = 65_536
@@ -48,7 +50,22 @@ class Payload:
     """Parameters of the Content-Type, such as `boundary`."""
 
     is_abandoned: bool = False
-    """Set when nobody waits for the rows any more; whoever decodes looks between two rows."""
+    """Set when the client has left or the deadline has passed. Decoders look between two rows."""
+
+    lease: Lease | None = None
+    """Memory for decoding; None: the body is too small to count it."""
+
+    held_bytes: int = 0
+    """Bytes of the body that count towards `DUNNO_MAX_ARRIVING_BYTES` until the request ends."""
+
+    def take_memory_of(self, content: bytes) -> None:
+        """Count what decoding takes of a body that was compressed, and wait if it must be.
+
+        Raises:
+            DeadlineExceeded: if the request was abandoned before there was enough memory.
+        """
+        if self.lease is not None and content is not self.body:
+            self.lease.take(len(content) + decoding_bytes(len(content)))
 
     @property
     def charset(self) -> str | None:
@@ -178,7 +195,7 @@ def collect(
         try:
             rows.append(read_row(value, position))
         except ClientError as error:
-            errors[position] = error
+            errors[position] = without_traceback(error)
     return Decoded(np.stack(rows) if rows else empty, errors)
 
 

@@ -1,12 +1,13 @@
-"""Threads that decode what is too heavy for the event loop; bounded, and left when it is late."""
+"""Threads that decode what is too heavy for the event loop, within a budget of memory."""
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from service.errors import DeadlineExceeded, QueueFull
+from service.batching.threads import RunThread
+from service.errors import DeadlineExceeded, DunnoError, QueueFull, without_traceback
 from service.inputs import Payload
+from service.inputs.budget import ByteBudget, decoding_bytes
 
 Read = TypeVar("Read")
 Read_co = TypeVar("Read_co", covariant=True)
@@ -25,16 +26,17 @@ class Reader(Protocol[Read_co]):
 
 
 class DecoderPool:
-    """Decodes payloads of all models; a caller that leaves or is late frees its thread.
+    """Decodes payloads of all models; a client that leaves or is late frees its thread.
 
     A picture that is being decoded is decoded to its end: no library can be stopped half-way. The
-    next one of the same request is not begun.
+    next one of the same request is not begun. A thread never keeps the process from ending.
     """
 
-    def __init__(self, threads: int, max_requests: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="dunno-decode")
+    def __init__(self, threads: int, max_requests: int, budget: ByteBudget | None = None) -> None:
+        self._threads = RunThread("decode", threads)
         self._max_requests = max_requests
         self._requests = 0
+        self._budget = budget
 
     async def decode(
         self, decoder: Reader[Read_co], payload: Payload, deadline_s: float
@@ -54,7 +56,7 @@ class DecoderPool:
         if self._requests >= self._max_requests:
             raise QueueFull(f"{self._requests} requests are being decoded; there is no room")
         self._requests += 1
-        future = asyncio.get_running_loop().run_in_executor(self._threads, decoder.decode, payload)
+        future = self._threads.run(lambda: self._read(decoder, payload))
         future.add_done_callback(self._count_done)
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
@@ -63,6 +65,23 @@ class DecoderPool:
             raise DeadlineExceeded("the deadline passed while the body was decoded") from None
         finally:
             payload.is_abandoned = True  # does no harm to what is finished
+            del future  # or its exception would refer to this frame, and the frame to it
+
+    def _read(self, decoder: Reader[Read_co], payload: Payload) -> Read_co:
+        """Decode in a thread, if the client still waits."""
+        if payload.is_abandoned:
+            raise DeadlineExceeded("the deadline passed before the body was decoded")
+        if self._budget is None:
+            return decoder.decode(payload)
+        lease = payload.lease = self._budget.lease(lambda: payload.is_abandoned)
+        try:
+            lease.take(decoding_bytes(len(payload.body)))
+            return decoder.decode(payload)
+        except DunnoError as error:
+            raise without_traceback(error) from None
+        finally:
+            payload.lease = None
+            lease.close()
 
     def _count_done(self, future: "asyncio.Future[Any]") -> None:
         self._requests -= 1
@@ -70,5 +89,5 @@ class DecoderPool:
             future.exception()  # looked at, or asyncio would complain that nobody did
 
     def close(self) -> None:
-        """Let go of the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """End the threads after what they decode now."""
+        self._threads.stop()

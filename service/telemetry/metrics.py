@@ -63,12 +63,14 @@ INPUT_REASONS = (
     *("input_invalid", "picture_unreadable", "media_type_unsupported", "body_timed_out"),
     *("too_many_bytes", "too_many_times_its_size", "too_many_rows", "too_many_pixels"),
     *("too_many_levels", "too_many_digits", "too_many_columns", "too_many_characters"),
-    *("too_many_parts", "too_many_headers", "too_many_header_bytes"),
+    *("too_many_parts", "too_many_headers", "too_many_header_bytes", "too_many_object_bytes"),
+    *("too_many_scans", "too_many_segments", "too_many_chunks", "too_many_frames"),
 )
 """Those that are there from the start; codes of rare failures join them."""
 
 CONNECTION_CAUSES = (
     "connections",
+    "connections_of_peer",
     "header_count",
     "header_size",
     "header_timeout",

@@ -391,7 +391,7 @@ def test_connection_too_many_is_refused_and_told_when_to_try_again(few: str) -> 
 
         assert status == 503
         assert headers["retry-after"] == "1"
-        assert content["detail"] == "there are 3 connections, the most there may be"
+        assert content["detail"] == "connection limit reached (3)"
         assert surplus.is_closed()
     held[0].send(request())
     assert held[0].response()[0] == 200
@@ -420,6 +420,140 @@ def test_connections_beyond_those_for_probes_are_turned_away_at_once(few: str) -
     for connection in held:
         connection.close()
     until(lambda: is_ready(few))
+
+
+def test_address_with_too_many_connections_is_refused_and_another_is_served(
+    models: Path,
+) -> None:
+    settings = Settings(models=models, max_connections_per_peer=3)
+    with Server(settings, HotProtocol) as address:
+        held = [Connection(address) for _ in range(3 + RESERVED)]
+        with closing(Connection(address)) as surplus:
+            status, headers, content = surplus.response()
+
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "DUNNO_MAX_CONNECTIONS_PER_PEER" in str(content["detail"])
+            assert surplus.is_closed()
+        with closing(Connection(address, from_address="127.0.0.2")) as other:
+            other.send(request())
+            assert other.response()[0] == 200
+        for connection in held:
+            connection.close()
+        until(lambda: is_ready(address))
+        assert counted(address, "connections_of_peer") >= 1
+
+
+HEAD_OF_CHUNKS = HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(
+            b"%x;%b\r\n%b\r\n0\r\n\r\n" % (len(BODY), b"e" * 40_000, BODY), id="extension"
+        ),
+        pytest.param(
+            b"%x\r\n%b\r\n0\r\nX: %b\r\n\r\n" % (len(BODY), BODY, b"t" * 40_000), id="trailer"
+        ),
+        pytest.param(
+            b"".join(b"1;%b\r\n%c\r\n" % (b"e" * 1000, byte) for byte in BODY) + b"0\r\n\r\n",
+            id="many extensions",
+        ),
+    ],
+)
+def test_extensions_and_trailers_count_although_they_come_with_the_body(
+    connection: Connection, sent: bytes
+) -> None:
+    connection.send(HEAD_OF_CHUNKS + sent)
+
+    status, _, content = connection.response()
+
+    assert (status, content["type"]) == (431, "urn:dunno:header_size")
+
+
+def test_body_of_many_small_chunks_is_read(connection: Connection) -> None:
+    body = BODY + b" " * 20_000
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    connection.send(HEAD_OF_CHUNKS + chunks + b"0\r\n\r\n")
+
+    assert connection.response()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        pytest.param(b"GET /readyz HTTP/1.1\r\n\r\n", 400, id="no host"),
+        pytest.param(b"GET /readyz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, id="two hosts"),
+        pytest.param(b"GET /readyz HTTP/2.0\r\nHost: a\r\n\r\n", 400, id="HTTP/2"),
+        pytest.param(b"GET /readyz RTSP/1.0\r\nHost: a\r\n\r\n", 400, id="RTSP"),
+        pytest.param(b"GET /readyz\r\n\r\n", 400, id="no version"),
+        pytest.param(b"GET /readyz#a HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="fragment"),
+        pytest.param(
+            HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, id="gzip, chunked"
+        ),
+        pytest.param(
+            HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            501,
+            id="gzip and chunked",
+        ),
+        pytest.param(
+            b"POST /predict/fruit HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            id="chunked in HTTP/1.0",
+        ),
+    ],
+)
+def test_head_that_a_server_must_refuse_ends_the_connection(
+    connection: Connection, head: bytes, status: int
+) -> None:
+    connection.send(head)
+
+    answered, headers, content = connection.response()
+
+    assert (answered, content["type"]) == (status, "urn:dunno:malformed")
+    assert headers["connection"] == "close"
+    assert connection.is_closed()
+
+
+def test_client_of_http_1_0_is_not_told_to_continue(connection: Connection) -> None:
+    connection.send(request(version="1.0", Expect="100-continue"))
+
+    assert connection.response()[0] == 200
+
+
+def test_expectation_with_blanks_behind_it_is_heard(connection: Connection) -> None:
+    whole = request(Expect="100-continue ")
+    connection.send(whole[: -len(BODY)])
+
+    assert connection.status_line() == b"HTTP/1.1 100 Continue"
+    connection.status_line()
+    connection.send(BODY)
+    assert connection.response()[0] == 200
+
+
+def test_head_of_an_answer_has_the_length_of_its_body(connection: Connection) -> None:
+    connection.send(b"HEAD /models HTTP/1.1\r\nHost: dunno\r\nConnection: close\r\n\r\n")
+
+    assert connection.status_line() == b"HTTP/1.1 200 OK"
+    assert int(dict(iter_headers(connection))["content-length"]) > 100
+    assert connection.is_closed()
+
+
+def iter_headers(connection: Connection) -> Iterator[tuple[str, str]]:
+    while line := connection.status_line().decode():
+        name, _, value = line.partition(": ")
+        yield name.lower(), value
+
+
+def test_page_of_an_allowed_origin_may_read_why_its_request_was_refused(models: Path) -> None:
+    settings = Settings(models=models, cors_origins=("https://shop.example",), **SIZES)
+    with Server(settings, HotProtocol) as address, closing(Connection(address)) as connection:
+        connection.send(request(Origin="https://shop.example", X="x" * 3000))
+
+        status, headers, _ = connection.response()
+
+        assert status == 431
+        assert headers["access-control-allow-origin"] == "https://shop.example"
 
 
 def test_server_that_may_open_no_more_files_goes_on(models: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import picture_files
 import pytest
 from conftest import Server
 from connections import Connection, request
@@ -135,6 +136,40 @@ CASES = [
         id="a side",
     ),
     pytest.param(
+        "/predict/picture",
+        "image/jpeg",
+        picture_files.jpeg_of_scans(101),
+        "100 scans",
+        "too_many_scans",
+        id="scans of a JPEG",
+    ),
+    pytest.param(
+        "/predict/picture",
+        "image/jpeg",
+        picture_files.jpeg_of_segments(4097),
+        "4,096 segments",
+        "too_many_segments",
+        id="segments of a JPEG",
+    ),
+    pytest.param(
+        "/predict/picture",
+        "image/png",
+        picture_files.png_with(
+            Image.new("L", (40, 40)), picture_files.png_chunk(b"quIt", b"") * 10_001
+        ),
+        "10,000 chunks",
+        "too_many_chunks",
+        id="chunks of a PNG",
+    ),
+    pytest.param(
+        "/predict/picture",
+        "image/webp",
+        picture_files.webp_of_frames(1025),
+        "1,024 frames",
+        "too_many_frames",
+        id="frames of a WebP",
+    ),
+    pytest.param(
         "/predict/picture", "image/png", picture(3, 3), "at least 4", "input_invalid", id="a point"
     ),
     pytest.param(
@@ -245,7 +280,7 @@ def test_bodies_on_their_way_share_a_room_and_one_that_finds_none_is_refused(
 ) -> None:
     body = instances([FRUIT]) + b" " * 8000
     first, rest = request(body, path=path)[:-6000], request(body, path=path)[-6000:]
-    settings = Settings(models=models, max_arriving_bytes=3000)
+    settings = Settings(models=models, max_arriving_bytes=9000)
 
     with (
         Server(settings, HotProtocol) as address,
@@ -255,7 +290,7 @@ def test_bodies_on_their_way_share_a_room_and_one_that_finds_none_is_refused(
         waiting.send(first)
         while not in_flight(address):
             pass
-        refused.send(first)
+        refused.send(first + rest[:-1])
         status, headers, told = refused.response()
         waiting.send(rest)
 

@@ -621,15 +621,45 @@ async def test_row_whose_deadline_would_pass_before_its_turn_is_refused_at_once(
         waiting = bench.later(2, 3, 4)
         await turns()
 
-        with pytest.raises(DeadlineUnreachable, match=r"3 rows wait already, .* 200 ms"):
-            await bench.submit(5, seconds=0.15)
-        with pytest.raises(DeadlineUnreachable, match="answers take 300 ms"):
-            await bench.submit(5, 6, seconds=0.25)
+        with pytest.raises(DeadlineUnreachable, match=r"3 rows wait already, .* 300 ms"):
+            await bench.submit(5, seconds=0.25)
+        with pytest.raises(DeadlineUnreachable, match="answers take 400 ms"):
+            await bench.submit(5, 6, seconds=0.35)
         in_time = bench.later(6, seconds=PATIENCE_S)
         run.gate.set()
         assert (await first, await waiting, await in_time) == ([2], [4, 6, 8], [12])
 
     assert bench.counted("dunno_rejections_total", cause="deadline_unreachable") == 2
+
+
+async def test_deadlines_that_pass_in_the_queue_make_the_next_estimates_careful() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        bench.batcher.pace.learn(0.0, 0.001, is_busy=False)
+        before_s = bench.batcher.pace.careful_seconds(100)
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        waiting = [bench.later(2), bench.later(3, seconds=0.02)]
+        with pytest.raises(DeadlineExceeded):
+            await waiting[1]
+        run.gate.set()
+        await asyncio.gather(first, waiting[0])
+
+        assert bench.batcher.pace.careful_seconds(100) > before_s
+
+
+async def test_deadline_that_was_never_within_reach_makes_no_estimate_careful() -> None:
+    run = GatedRun()
+    async with running(Bench(run)) as bench:
+        first = bench.later(1)
+        await in_thread(run.has_begun.wait)
+        with pytest.raises(DeadlineExceeded):
+            await bench.later(2, seconds=0.0)
+        run.gate.set()
+        await first
+        await bench.submit(3)
+
+        assert bench.batcher.pace.caution == 1
 
 
 async def test_pace_that_was_learnt_in_a_bad_moment_does_not_keep_everybody_out() -> None:

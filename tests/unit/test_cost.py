@@ -88,5 +88,53 @@ def test_pace_follows_what_has_become_slower_or_quicker(before_s: float, after_s
     assert pace.seconds(1) == pytest.approx(after_s, rel=0.01)
 
 
+def paced(*steps_s: float) -> Pace:
+    pace = Pace()
+    now_s = 0.0
+    for step_s in steps_s:
+        now_s += step_s
+        pace.learn(now_s, step_s, is_busy=True)
+    return pace
+
+
+def test_steady_batches_have_a_margin_of_one_batch() -> None:
+    pace = paced(*[1.0] * 50)
+
+    assert pace.careful_seconds(16) == pytest.approx(17.0)
+
+
+def test_margin_grows_with_the_spread_of_batches_and_the_root_of_their_number() -> None:
+    steady, wavering = paced(*[1.0] * 200), paced(*[0.5, 1.5] * 100)
+
+    wider_s = wavering.careful_seconds(16) - wavering.careful_seconds(0) - 16 * wavering.seconds(1)
+
+    assert wavering.careful_seconds(16) > steady.careful_seconds(16)
+    assert wider_s == pytest.approx(2 * 0.5 * 4, rel=0.1)
+
+
+def test_caution_stays_where_one_batch_in_eleven_misses_deadlines() -> None:
+    pace = paced(1.0)
+    for _ in range(4):
+        pace.learn_deadlines(were_missed=True)
+    before = pace.caution
+
+    for batch in range(110):
+        pace.learn_deadlines(were_missed=batch % 11 == 0)
+
+    assert pace.caution == pytest.approx(before, rel=0.05)
+
+
+def test_caution_has_a_limit_and_is_forgotten() -> None:
+    pace = paced(1.0)
+    for _ in range(1000):
+        pace.learn_deadlines(were_missed=True)
+    most = pace.caution
+
+    for _ in range(1000):
+        pace.learn_deadlines(were_missed=False)
+
+    assert (most, pace.caution) == (4, 1)
+
+
 def test_nothing_is_known_before_the_first_batch() -> None:
-    assert Pace().seconds(1000) == 0
+    assert Pace().seconds(1000) == Pace().careful_seconds(1000) == 0

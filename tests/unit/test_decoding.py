@@ -1,14 +1,20 @@
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from fakes import PATIENCE_S
+from waiting import wait_for
 
 from service.errors import DeadlineExceeded, InputInvalid, QueueFull
 from service.inputs import Decoded, Payload
+from service.inputs.budget import ByteBudget
 from service.prediction import DecoderPool
 
 pytestmark = pytest.mark.anyio
@@ -21,11 +27,13 @@ class GatedDecoder:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
+        self.decoded: list[bytes] = []
 
     def is_light(self, payload: Payload) -> bool:
         return not payload.body
 
     def decode(self, payload: Payload) -> Decoded:
+        self.decoded.append(payload.body)
         assert self.gate.wait(PATIENCE_S)
         if payload.body == b"bad":
             raise InputInvalid("body", "good", "bad")
@@ -97,3 +105,85 @@ async def test_more_than_may_wait_are_refused_at_once_and_room_comes_back(
 
     assert len((await pool.decode(decoder, payload(), soon())).rows) == 0
     pool.close()
+
+
+async def test_body_whose_client_left_before_a_thread_was_free_is_not_decoded(
+    decoder: GatedDecoder,
+) -> None:
+    pool = DecoderPool(threads=1, max_requests=2)
+    first = asyncio.create_task(pool.decode(decoder, payload(), soon()))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded):
+        await pool.decode(decoder, payload(b"bad"), soon(0.01))
+    decoder.gate.set()
+
+    await first
+    await pool.decode(decoder, payload(b"last"), soon())
+
+    assert decoder.decoded == [b"good", b"last"]
+    pool.close()
+
+
+class Values(list[int]):
+    """What a parser made of a body."""
+
+
+class RefusingDecoder:
+    """Refuses what it has parsed, and remembers whether that is still in memory."""
+
+    parsed: "weakref.ref[Values]"
+
+    def is_light(self, payload: Payload) -> bool:
+        return not payload.body
+
+    def decode(self, _: Payload) -> Decoded:
+        values = Values()
+        self.parsed = weakref.ref(values)
+        try:
+            return Decoded(np.array(values[0]))
+        except IndexError as error:
+            raise InputInvalid("body", "rows", "none") from error
+
+
+async def test_refused_body_leaves_nothing_for_a_collection_to_find() -> None:
+    pool = DecoderPool(threads=1, max_requests=1, budget=ByteBudget(1000))
+    decoder = RefusingDecoder()
+    gc.disable()
+
+    try:
+        with pytest.raises(InputInvalid):
+            await pool.decode(decoder, payload(), soon())
+        wait_for(lambda: decoder.parsed() is None)
+    finally:
+        gc.enable()
+        pool.close()
+
+
+HANGING = """
+import asyncio, time
+from service.errors import DeadlineExceeded
+from service.inputs import Payload
+from service.prediction import DecoderPool
+
+class Hanging:
+    def is_light(self, payload): return False
+    def decode(self, payload): time.sleep(3600)
+
+async def main():
+    pool = DecoderPool(threads=1, max_requests=1)
+    try:
+        await pool.decode(Hanging(), Payload(b"x", "text/plain"), time.monotonic() + 0.05)
+    except DeadlineExceeded:
+        pool.close()
+        print("late")
+
+asyncio.run(main())
+"""
+
+
+def test_picture_that_is_never_done_does_not_keep_the_process_from_ending() -> None:
+    done = subprocess.run(  # noqa: S603  our own program
+        [sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout == "late\n"

@@ -478,7 +478,7 @@ def sixteen_bit(values: NDArray[np.uint8]) -> Image.Image:
         pytest.param(lambda: as_json({"b64": "aGVsbG8="}), False, id="picture inside json"),
         pytest.param(lambda: flat(0, "L", (400, 400)), False, id="many pixels in few bytes"),
         pytest.param(lambda: Payload(lying_png(), "image/png"), False, id="lying header"),
-        pytest.param(png_with_text, False, id="packed text in a small png"),
+        pytest.param(png_with_text, True, id="packed text, which is left out"),
         pytest.param(lambda: Payload(b"x", "image/png"), False, id="no header"),
         pytest.param(lambda: Payload(b"x", "image/jpeg"), False, id="jpeg"),
         pytest.param(lambda: Payload(b"x" * 100_000, "application/json"), False, id="large"),

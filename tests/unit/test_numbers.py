@@ -15,6 +15,7 @@ from service.errors import InputInvalid, PayloadTooLarge
 from service.inputs.numbers import (
     MOST_LEVELS,
     decode_base64,
+    object_bytes,
     quick_rows,
     read_instances,
     read_json,
@@ -168,6 +169,43 @@ def test_json_that_is_nested_too_deep_is_refused_by_its_cap(filling: bytes) -> N
     for levels in (MOST_LEVELS + 1, 100_000):
         with pytest.raises(PayloadTooLarge, match="cap of 1,024 levels"):
             read_json(b"[" * levels + filling + b"]" * levels)
+
+
+@pytest.mark.parametrize(
+    "element",
+    [b"[]", b"[" * 900 + b"]" * 900, b"{}", b'{"":{}}', b'"ab"', b"[7]", b"[],NaN"],
+    ids=["lists", "lists in lists", "objects", "objects in objects", "texts", "rows", "NaN"],
+)
+def test_json_whose_values_take_too_much_memory_is_refused_before_there_are_any(
+    element: bytes,
+) -> None:
+    body = b"[" + b",".join([element] * (8_388_608 // (len(element) + 1))) + b"]"
+    tracemalloc.start()
+
+    with pytest.raises(PayloadTooLarge, match="cap of 134,217,728 object bytes"):
+        read_json(body)
+
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 100_000
+
+
+@pytest.mark.parametrize(
+    "element",
+    [b"[]", b"[[[[]]]]", b"{}", b'{"a":1}', b'"ab"', b"[1,2,300]", b"1.5", b"300,", b"1"],
+    ids=str,
+)
+def test_values_take_no_more_memory_than_was_estimated(element: bytes) -> None:
+    body = b"[" + b",".join([element.rstrip(b",")] * 10_000) + b"]"
+    estimated_bytes = object_bytes(body)
+    tracemalloc.start()
+
+    values = json.loads(body)
+
+    taken_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(values) == 10_000
+    assert taken_bytes <= estimated_bytes
 
 
 @pytest.mark.parametrize("before", [b"[", b"[NaN, "])

@@ -19,7 +19,7 @@ async def test_calls_are_made_one_after_another_in_one_thread() -> None:
     (made_in,) = set(await asyncio.gather(*calls))
     thread.stop()
 
-    assert made_in.name == "dunno-run-fruit"
+    assert made_in.name == "dunno-fruit"
     assert made_in is not threading.current_thread()
 
 

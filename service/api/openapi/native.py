@@ -23,7 +23,8 @@ from service.api.openapi.parts import (
 )
 from service.api.options import OPTIONS
 from service.errors import code_of_kind
-from service.inputs.images import FORMATS, PICTURE_FIELD
+from service.inputs.images import PICTURE_FIELD
+from service.inputs.pictures import FORMATS
 
 PREDICT, MODELS, OPERATIONS, PAGES = "predict", "models", "operations", "pages"
 TAGS = {

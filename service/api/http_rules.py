@@ -1,0 +1,66 @@
+"""What RFC 9112 has a server refuse in the head of a request, and the parser passes."""
+
+from collections.abc import Sequence
+
+_VERSIONS = frozenset({"1.0", "1.1"})
+_CLIP = 40
+
+
+class Refused(Exception):
+    """The connection ends here; carries what its client is told."""
+
+    def __init__(self, status: int, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.cause = cause
+        self.detail = detail
+
+
+def check_head(version: str, target: bytes, hosts: int, codings: Sequence[bytes]) -> None:
+    """See that the head of a request is one of HTTP/1.1 or HTTP/1.0.
+
+    Args:
+        version: of the request line.
+        target: of the request line.
+        hosts: how many Host headers there are.
+        codings: values of Transfer-Encoding headers.
+
+    Raises:
+        Refused: with 400 if it is malformed, with 501 for a coding that is not known.
+    """
+    if version not in _VERSIONS:
+        raise _malformed(f"expected HTTP/1.1 or HTTP/1.0, got version {version}")
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        raise _malformed(f"expected one Host header, got {hosts}")
+    if b"#" in target:
+        raise _malformed("expected a target without a fragment, got one with '#'")
+    if codings:
+        _check_codings(version, codings)
+
+
+def check_name(latest: bytes) -> None:
+    """See that a request of version 1.0 is one of HTTP: the parser knows two other protocols.
+
+    Args:
+        latest: the bytes that ended its head; the request line is among them, unless the head came
+            in several parts.
+
+    Raises:
+        Refused: with 400.
+    """
+    for name in (b" RTSP/1.0\r", b" ICE/1.0\r"):
+        if name in latest:
+            raise _malformed(f"expected HTTP/1.1 or HTTP/1.0, got {name[1:-1].decode()}")
+
+
+def _check_codings(version: str, codings: Sequence[bytes]) -> None:
+    if version == "1.0":
+        raise _malformed("expected no Transfer-Encoding in a request of HTTP/1.0, got one")
+    coding = b", ".join(codings).strip().lower()
+    if coding != b"chunked":
+        got = coding[:_CLIP].decode("latin-1")
+        raise Refused(501, "malformed", f"expected Transfer-Encoding: chunked, got {got!r}")
+
+
+def _malformed(detail: str) -> Refused:
+    return Refused(400, "malformed", detail)

@@ -1,0 +1,72 @@
+"""How much memory requests may take, by what the container's limit leaves."""
+
+import ctypes
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from service.settings import MEBIBYTE, Settings, usable_memory_bytes, worker_count
+
+ARRIVING_PART = 4
+DECODING_PART = 5
+"""Bodies may take a fourth of what is left, decoding a fifth. The rest is for the one request that
+needs more than the budget of decoding, for rows that wait, answers, and what malloc keeps."""
+
+LEAST_BYTES = 16 * MEBIBYTE
+"""Neither is smaller, or no picture of a phone would be decoded."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_LARGE_BYTES = MEBIBYTE
+_KEPT_BYTES = 16 * MEBIBYTE
+
+
+class MemoryPlan(NamedTuple):
+    """What requests may take together, in bytes."""
+
+    arriving_bytes: int
+    """Bodies that came in several parts."""
+
+    decoding_bytes: int
+    """Decoding, in all threads; see `service.inputs.budget.ByteBudget`."""
+
+
+def plan_memory(settings: Settings, usable_bytes: int, resident_bytes: int) -> MemoryPlan:
+    """Return what requests may take.
+
+    Args:
+        settings: with the number of workers and the largest room for bodies.
+        usable_bytes: of this machine or container, for all workers.
+        resident_bytes: of this process, with its models loaded.
+    """
+    left_bytes = max(0, usable_bytes // worker_count(settings) - resident_bytes)
+    arriving_bytes = max(LEAST_BYTES, left_bytes // ARRIVING_PART)
+    return MemoryPlan(
+        min(settings.max_arriving_bytes, arriving_bytes),
+        max(LEAST_BYTES, left_bytes // DECODING_PART),
+    )
+
+
+def plan_process_memory(settings: Settings) -> MemoryPlan:
+    """Return what requests of this process may take, now that its models are loaded."""
+    return plan_memory(settings, usable_memory_bytes(), resident_bytes())
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process has now; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def give_large_blocks_back() -> None:
+    """Let malloc return blocks of 1 MiB and more to the system as soon as they are freed.
+
+    By default glibc raises that size to 32 MiB once such a block was freed, and keeps the memory:
+    in each thread as much as its largest body once needed. Other C libraries have no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
