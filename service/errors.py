@@ -33,6 +33,7 @@
     └── BundleError             a bundle, the catalogue or the keys cannot be used
         ├── BundleMissing       no such folder or manifest
         ├── BundleCorrupt       a file differs from its checksum, or a golden row from its output
+        ├── LoadTimedOut        loading did not end in time
         ├── SignatureInvalid    no trusted key signed the bundle as it is
         ├── TrustedKeyInvalid   a file of DUNNO_TRUSTED_KEYS is no public key
         ├── ManifestInvalid     the manifest does not say what it must
@@ -301,6 +302,13 @@ class BundleCorrupt(BundleError):
     """A file differs from its checksum, or a golden row from its recorded output.
 
     Copy the bundle anew, or make it anew; never edit its files.
+    """
+
+
+class LoadTimedOut(BundleError):
+    """Loading did not end within `DUNNO_MAX_LOAD_MS`; what was served before is served on.
+
+    Look at the graph (a loop without end?) and at the disk, replace the bundle, and reload.
     """
 
 

@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     watch_models_s: float = Field(default=0, ge=0, le=86_400)
     """Time between looks for a changed catalogue or a finished manifest; 0 = only when asked."""
 
+    max_load_ms: float = Field(default=300_000, ge=100, le=86_400_000)
+    """Longest time that one model may take to load in a reload. Beyond it the model counts as
+    failed, and what was served before is served on."""
+
     keys: Path | None = None
     """File of the keys that callers have to show; without it everybody may ask."""
 

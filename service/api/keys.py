@@ -21,6 +21,7 @@ from starlette.types import Scope
 from service.api.middleware import Headers
 from service.api.problems import OUTCOME
 from service.errors import ConcurrencyExceeded, KeysInvalid, RateExceeded
+from service.files import read_regular
 from service.prediction import Catalogue
 from service.telemetry.metrics import KEY_OUTCOMES, UNKNOWN_MODEL, Metrics
 
@@ -96,7 +97,7 @@ def read_key_file(path: Path) -> KeyFile:
         KeysInvalid: naming the file and what is wrong with it.
     """
     try:
-        return KeyFile.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
+        return KeyFile.model_validate(tomllib.loads(read_regular(path).decode("utf-8-sig")))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); set DUNNO_KEYS to a file of keys"
         raise KeysInvalid(message) from None

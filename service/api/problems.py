@@ -42,6 +42,7 @@ STATUS: dict[type[DunnoError], int] = {
     errors.BundleError: 500,
     errors.BundleMissing: 500,
     errors.BundleCorrupt: 500,
+    errors.LoadTimedOut: 500,
     errors.SignatureInvalid: 500,
     errors.TrustedKeyInvalid: 500,
     errors.ManifestInvalid: 500,

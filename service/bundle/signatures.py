@@ -23,6 +23,7 @@ import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from service.errors import SignatureInvalid, TrustedKeyInvalid
+from service.files import read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -158,7 +159,7 @@ class _PublicKeyFile:
 
         expected = "expected a public elliptic-curve key as PEM (P-256, P-384 or P-521)"
         try:
-            key = serialization.load_pem_public_key(path.read_bytes())
+            key = serialization.load_pem_public_key(read_regular(path))
         except OSError as error:
             message = f"DUNNO_TRUSTED_KEYS: {path}: cannot be read ({error.strerror})"
             raise TrustedKeyInvalid(message) from None

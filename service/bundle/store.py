@@ -4,6 +4,7 @@ The manifest is written last and the finished folder appears by one rename, so t
 sees half a bundle.
 """
 
+import errno
 import hashlib
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from service.bundle.manifest import File, Manifest, parse_manifest
 from service.bundle.signatures import TrustedKeys
 from service.errors import BundleCorrupt, BundleMissing, ManifestInvalid, SignatureInvalid
+from service.files import read_regular
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
@@ -43,7 +45,8 @@ class Bundle:
             raise BundleCorrupt(f"{path}: listed in the manifest, but no plain file")
         try:
             # A file of another size is not even read: it may be larger than the memory.
-            content = path.read_bytes() if path.stat().st_size == declared.size_bytes else b""
+            has_size = path.stat().st_size == declared.size_bytes
+            content = read_regular(path, declared.size_bytes) if has_size else b""
         except OSError as error:
             raise BundleCorrupt(f"{path}: cannot be read ({error.strerror})") from None
         if file_of(content) != declared:
@@ -94,14 +97,13 @@ def open_bundle(path: Path, keys: TrustedKeys | None = None) -> Bundle:
     """
     place = path / MANIFEST
     try:
-        status = place.stat()
         signed = None if keys is None else keys.verify(path)
-        content = place.read_bytes() if status.st_size <= MAX_MANIFEST_BYTES else None
+        content = read_regular(place, MAX_MANIFEST_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ManifestInvalid(f"{place}: is larger than {MAX_MANIFEST_BYTES:,} bytes") from None
         message = f"{place}: cannot be read ({error.strerror}); train or copy the bundle"
         raise BundleMissing(message) from None
-    if content is None:
-        raise ManifestInvalid(f"{place}: is larger than {MAX_MANIFEST_BYTES:,} bytes")
     if signed and signed.sha256_by_name[MANIFEST] != hashlib.sha256(content).hexdigest():
         raise SignatureInvalid(f"{place}: has changed since its signature was checked")
     return Bundle(path, parse_manifest(content, str(place)), signed and signed.key)

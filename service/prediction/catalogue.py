@@ -20,6 +20,7 @@ from service.errors import (
     SignatureInvalid,
     VersionNotFound,
 )
+from service.files import read_regular
 from service.prediction.file_stamps import Stamps
 from service.prediction.predictor import Predictor
 from service.prediction.rollback import Finding, Rollback, find_fault
@@ -288,7 +289,7 @@ def read_catalogue(models: Path) -> CatalogueFile:
     """
     path = models / CATALOGUE
     try:
-        return CatalogueFile.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
+        return CatalogueFile.model_validate(tomllib.loads(read_regular(path).decode("utf-8-sig")))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); set DUNNO_MODELS to its folder"
         raise CatalogueInvalid(message) from None

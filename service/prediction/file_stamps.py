@@ -1,4 +1,8 @@
-"""Whether the operator's files changed: their times and inodes, compared with those of before."""
+"""Whether the operator's files changed: times, inode and size, compared with those of before.
+
+What is copied into a file in place may keep its time of modification (`rsync --inplace --times`),
+but not the time of its last change of status.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -6,8 +10,9 @@ from typing import TypeAlias
 
 from service.bundle.signatures import SIGNATURE
 
-Stamps: TypeAlias = Mapping[Path, tuple[int, int]]
-"""File -> when it was changed last (ns) and its inode; files that are not there are left out."""
+Stamps: TypeAlias = Mapping[Path, tuple[int, int, int, int]]
+"""File -> times of modification and of change (ns), inode, size; files that are not there are left
+out."""
 
 
 def stamps_of(paths: Iterable[Path]) -> Stamps:
@@ -18,7 +23,8 @@ def stamps_of(paths: Iterable[Path]) -> Stamps:
             status = path.stat()
         except OSError:
             continue
-        found[path] = (status.st_mtime_ns, status.st_ino)
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        found[path] = (*times, status.st_ino, status.st_size)
     return found
 
 

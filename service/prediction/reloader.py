@@ -7,18 +7,27 @@ finds it; what is old answers whatever it has taken in, and is freed then.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from service.errors import BundleError, ModelNotFound
-from service.prediction.catalogue import CATALOGUE, Catalogue, Served, read_catalogue
+from service.batching.threads import RunThread
+from service.errors import BundleError, LoadTimedOut, ModelNotFound
+from service.prediction.catalogue import (
+    CATALOGUE,
+    Catalogue,
+    ModelEntry,
+    Served,
+    read_catalogue,
+)
 from service.prediction.file_stamps import Stamps, model_files, stamps_of
 from service.prediction.loading import Loader
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics
 
 LOOK_AT_CANARIES_S = 1.0
+
+MOST_HUNG = 4
+"""Most threads that hang in a load; with more, nothing is loaded until the server is restarted."""
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +43,16 @@ class Prepared(NamedTuple):
     failures: dict[str, BundleError]
 
 
+class HungLoad(NamedTuple):
+    """A load that took too long, in a thread that was left behind."""
+
+    name: str
+    stamps: Stamps
+    """Of the files that it loads: unless these change, it is not tried again."""
+
+    future: "asyncio.Future[Served]"
+
+
 class Reloader:
     """Reloads a catalogue, one change at a time, and takes traffic from canaries that fail."""
 
@@ -41,11 +60,14 @@ class Reloader:
         self._catalogue = catalogue
         self._settings = settings
         self._metrics = metrics
-        self._loader = Loader(settings, metrics)
+        self.loader = Loader(settings, metrics)
         self._changing = asyncio.Lock()
         self._is_asked = False
+        # Keys are read in a thread of their own: a bundle that hangs shall not keep them in force.
+        self._files = RunThread("files")
         # One thread for all: each would keep memory of its own for what it has loaded.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-load")
+        self._loads = RunThread("load")
+        self._hung: list[HungLoad] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._watches: list[asyncio.Task[object]] = []
         self._others: dict[Path, ReadAnew] = {}
@@ -73,10 +95,12 @@ class Reloader:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._files.stop()
+        self._loads.stop()
 
     def reload_soon(self) -> None:
         """Reload when there is time, once for all who ask before it begins."""
+        self._keep(self._read_others_quietly())
         if not self._is_asked:
             self._is_asked = True
             self._keep(self._reload_quietly())
@@ -92,7 +116,7 @@ class Reloader:
             # First: whoever loses a key shall not keep it for the sake of a bad bundle.
             others = await self._read_others()
             try:
-                prepared = await self._in_thread(self._prepare)
+                prepared = await self._prepare()
             except BundleError as error:
                 self._catalogue.failures |= {CATALOGUE: error, **others}
                 self._tell_failure(UNKNOWN_MODEL, error)
@@ -113,7 +137,7 @@ class Reloader:
         """
         async with self._changing:
             try:
-                served = await self._in_thread(lambda: self._prepare_one(name))
+                served = await self._prepare_one(name)
             except BundleError as error:
                 self._catalogue.failures[name] = error
                 self._tell_failure(name, error)
@@ -157,7 +181,7 @@ class Reloader:
         failures: dict[str, BundleError] = {}
         for path, read in self._others.items():
             try:
-                use = await self._in_thread(read)
+                use = await self._files.run(read)
             except BundleError as error:
                 failures[path.name] = error
                 self._tell_failure(UNKNOWN_MODEL, error)
@@ -165,28 +189,64 @@ class Reloader:
                 use()
         return failures
 
-    def _prepare(self) -> Prepared:
-        """Load what the catalogue says; a name that fails stays as it is. In the thread."""
+    @property
+    def hung(self) -> list[HungLoad]:
+        """Loads that took too long and have not ended yet."""
+        self._hung = [load for load in self._hung if not load.future.done()]
+        return self._hung
+
+    async def _read_others_quietly(self) -> None:
+        """Read the other files at once, although a reload may be going on."""
+        self._catalogue.failures |= await self._read_others()
+
+    async def _prepare(self) -> Prepared:
+        """Load what the catalogue says; a name that fails stays as it is."""
         served: dict[str, Served] = {}
         failures: dict[str, BundleError] = {}
-        for name, entry in read_catalogue(self._settings.models).models.items():
+        catalogue = await self._files.run(lambda: read_catalogue(self._settings.models))
+        for name, entry in catalogue.models.items():
             before = self._catalogue.served.get(name)
             try:
-                served[name] = self._loader.load(name, entry, before)
+                served[name] = await self._load(name, entry, before)
             except BundleError as error:
                 failures[name] = error
                 if before is not None:
                     served[name] = before
         return Prepared(served, failures)
 
-    def _prepare_one(self, name: str) -> Served:
-        entries = read_catalogue(self._settings.models).models
+    async def _prepare_one(self, name: str) -> Served:
+        catalogue = await self._files.run(lambda: read_catalogue(self._settings.models))
+        entries = catalogue.models
         if name not in entries:
             raise ModelNotFound(name, tuple(entries))
-        return self._loader.load(name, entries[name], self._catalogue.served.get(name))
+        return await self._load(name, entries[name], self._catalogue.served.get(name))
 
-    async def _in_thread(self, work: Callable[[], Found]) -> Found:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _load(self, name: str, entry: ModelEntry, before: Served | None) -> Served:
+        """Load a name in the thread, and leave the thread behind if it does not come back.
+
+        Raises:
+            BundleError: naming the first file or setting that is wrong, or that it took too long.
+        """
+        stamps = await self._files.run(lambda: stamps_of(model_files(self._folder(name), "")))
+        if any(load.name == name and load.stamps == stamps for load in self.hung):
+            raise LoadTimedOut(
+                f"{name}: still being loaded by an earlier reload; replace its files"
+            )
+        if len(self.hung) >= MOST_HUNG:
+            message = f"{name}: not loaded, as {MOST_HUNG} other loads hang; restart the server"
+            raise LoadTimedOut(message)
+        future = self._loads.run(lambda: self.loader.load(name, entry, before))
+        seconds = self._settings.max_load_ms / 1000
+        done, _ = await asyncio.wait([future], timeout=seconds)
+        if done:
+            return future.result()
+        self._hung.append(HungLoad(name, stamps, future))
+        self._loads = RunThread("load")
+        message = f"{name}: loading did not end within {seconds:g} s (DUNNO_MAX_LOAD_MS)"
+        raise LoadTimedOut(message)
+
+    def _folder(self, name: str) -> Path:
+        return self._settings.models / name
 
     def _switch(self, served: Mapping[str, Served], names: list[str] | None = None) -> None:
         before = self._catalogue.served
@@ -227,10 +287,10 @@ class Reloader:
     async def _watch_files(self) -> None:
         while True:
             await asyncio.sleep(self._settings.watch_models_s)
-            stamps = await self._in_thread(self._stamps)
+            stamps = await self._files.run(self._stamps)
             if stamps != self._seen:
                 self._seen = stamps
-                await self._reload_quietly()
+                self.reload_soon()  # the next look does not wait for a bundle that hangs
 
     def _stamps(self) -> Stamps:
         return stamps_of([*model_files(self._settings.models, CATALOGUE), *self._others])

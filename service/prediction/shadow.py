@@ -7,13 +7,13 @@ their own, one batch at a time, and are dropped while that is busy.
 import asyncio
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.batching.threads import RunThread
 from service.decision import Row
 from service.prediction.predictor import Predictor
 from service.telemetry.metrics import ShadowMetrics
@@ -39,7 +39,7 @@ class Shadow:
         self._waiting: list[tuple[NDArray[np.generic], Sequence[Row]]] = []
         self._waiting_rows = 0
         self._running: asyncio.Future[list[Row]] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dunno-shadow")
+        self._thread = RunThread("shadow")
         self._is_well = True
         self._is_closed = False
 
@@ -66,15 +66,13 @@ class Shadow:
         self._waiting.clear()
         if self._running is not None:
             await asyncio.wait([self._running], timeout=timeout_s)
-        self._thread.shutdown(wait=False)
+        self._thread.stop()
 
     def _run(self) -> None:
         copies, self._waiting, self._waiting_rows = self._waiting, [], 0
         live = [row for _, found in copies for row in found]
-        loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(
-            self._thread, self._assess, [rows for rows, _ in copies]
-        )
+        rows = [each for each, _ in copies]
+        self._running = self._thread.run(lambda: self._assess(rows))
         self._running.add_done_callback(partial(self._end_run, live))
 
     def _assess(self, copies: list[NDArray[np.generic]]) -> list[Row]:

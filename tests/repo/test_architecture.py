@@ -7,11 +7,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LEAVES = {"service.errors", "service.settings", "service.memory", "service.telemetry", "service"}
+LEAVES = {
+    "service.errors",
+    "service.settings",
+    "service.memory",
+    "service.files",
+    "service.telemetry",
+    "service",
+}
 MAY_IMPORT = {
     "service.errors": set(),
     "service.settings": set(),
     "service.memory": set(),
+    "service.files": set(),
     "service.telemetry": set(),
     "service.bundle": {"service.bundle"},
     "service.decision": {"service.decision", "service.bundle"},

@@ -1,9 +1,12 @@
 """Versions come and go while requests are answered."""
 
 import asyncio
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from services import Service, until
 
 from service.batching import Delivery
 from service.decision import Row
-from service.errors import BundleCorrupt, CatalogueInvalid, ModelNotFound
+from service.errors import BundleCorrupt, CatalogueInvalid, LoadTimedOut, ModelNotFound
 from service.prediction import Catalogue, Predictor, Reloader, load_catalogue
 from service.settings import Settings
 from service.telemetry.metrics import Metrics, Timing
@@ -360,6 +363,67 @@ async def test_changed_catalogue_is_noticed_if_told_to_watch(models: Path) -> No
     serving.reloader.start()
 
     await until(lambda: serving.find().manifest.version == "2")
+    await serving.reloader.close(PATIENCE_S)
+
+
+class HangingLoads:
+    """Lets the loads of a reloader hang until it is told."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.is_let_go = threading.Event()
+        self.begun = 0
+        loader = serving.reloader.loader
+        self._load = loader.load
+        loader.load = self.load  # type: ignore[method-assign, assignment]
+
+    def load(self, *asked: Any) -> Any:
+        self.begun += 1
+        assert self.is_let_go.wait(PATIENCE_S)
+        return self._load(*asked)
+
+
+async def test_load_that_hangs_is_given_up_reported_and_not_begun_again(models: Path) -> None:
+    serving = Serving(models, versions("1"), max_load_ms=100)
+    hanging = HangingLoads(serving)
+    serving.write(versions("2"))
+
+    first = await serving.reloader.reload()
+    second = await serving.reloader.reload()
+
+    assert isinstance(first["fruit"], LoadTimedOut)
+    assert "DUNNO_MAX_LOAD_MS" in str(first["fruit"])
+    assert "still being loaded by an earlier reload" in str(second["fruit"])
+    assert serving.catalogue.failures["fruit"] is second["fruit"]
+    assert hanging.begun == 1
+    assert serving.find().manifest.version == "1"
+    assert serving.sample("dunno_model_reloads_total", outcome="failed") == 2
+
+    hanging.is_let_go.set()
+    await until(lambda: not serving.reloader.hung)
+    await serving.become(versions("2"))
+    assert serving.find().manifest.version == "2"
+
+
+async def test_other_files_are_read_while_a_load_hangs(models: Path) -> None:
+    serving = Serving(models, versions("1"), max_load_ms=PATIENCE_S * 1000)
+    hanging = HangingLoads(serving)
+    keys = models / "keys.toml"
+    keys.write_text("a")
+    in_force: list[str] = []
+
+    def read() -> Callable[[], None]:
+        text = keys.read_text()
+        return lambda: in_force.append(text)
+
+    serving.reloader.read_also(keys, read)
+    serving.reloader.reload_soon()
+    await until(lambda: hanging.begun == 1)
+    keys.write_text("b")
+    serving.reloader.reload_soon()
+
+    await until(lambda: in_force[-1:] == ["b"])
+
+    hanging.is_let_go.set()
     await serving.reloader.close(PATIENCE_S)
 
 

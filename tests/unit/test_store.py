@@ -37,11 +37,11 @@ def test_missing_file_is_found(tmp_path: Path) -> None:
 def test_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = fruit_bundle(tmp_path)
 
-    def refuse(_: Path) -> bytes:
+    def refuse(*_: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
     # The only patch there is: whoever runs the tests as root may read everything.
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("service.bundle.store.read_regular", refuse)
 
     with pytest.raises(BundleCorrupt, match="Permission denied"):
         bundle.read("model.onnx")
