@@ -94,7 +94,9 @@ def serving(
         wrapper: a command that is followed by that of the server, such as one that limits it.
     """
     command = [*wrapper, sys.executable, "-m", "service.cli", "serve", "--port", "0"]
-    environment = {"DUNNO_STOP_DELAY_MS": "0"} | os.environ  # nobody has to look elsewhere
+    # Nobody has to look elsewhere, and all connections come from one address.
+    defaults = {"DUNNO_STOP_DELAY_MS": "0", "DUNNO_MAX_CONNECTIONS_PER_PEER": "0"}
+    environment = defaults | os.environ
     with subprocess.Popen(  # noqa: S603  our own command
         [*command, "--models", str(models)], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
