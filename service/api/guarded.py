@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.api.bodies import LINGER_S
 from service.api.cors import allowing
 from service.api.doorway import RESERVED, Connection, Doorway, peer_of
-from service.api.http_rules import Refused, check_head, check_name
+from service.api.http_rules import Refused, check_head, check_host, check_name
 from service.api.keep_alive import close_behind, has_begun_to_answer, has_unread
 from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
 from service.api.problems import MEDIA_TYPE, problem
@@ -80,6 +80,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_surplus = False
         self._peer: str | None = None
         self._hosts = 0
+        self._host = b""
         self._codings: list[bytes] = []
         self._latest = b""
         self._half_closed_timer: asyncio.TimerHandle | None = None
@@ -134,7 +135,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse what came, within the limits."""
         if self._last_words is not None:
             return
-        self._latest = data
+        self._latest = self._latest + data if self._is_in_head else data
         try:
             self._feed(data)
         except Refused as refused:
@@ -164,12 +165,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def _pieces(self, data: bytes) -> Iterable[bytes]:
         """Return what came in pieces, if it may have extensions of chunks or trailers.
 
-        The parser does not tell how long these are. In pieces of half their limit, what came behind
-        them cannot be taken for them.
+        The parser does not tell how long these are. In pieces much smaller than their limit, little
+        of what came before or behind them can be taken for them, or they for it.
         """
-        size_bytes = self._limits.max_header_bytes // 2
-        if len(data) <= size_bytes or not (self._codings or b"hunked" in data):
+        most_bytes = self._limits.max_header_bytes
+        if len(data) <= most_bytes // 2 or not (self._codings or b"hunked" in data):
             return (data,)
+        size_bytes = most_bytes // 8
         return (data[at : at + size_bytes] for at in range(0, len(data), size_bytes))
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -239,6 +241,9 @@ class GuardedProtocol(HttpToolsProtocol):
         name = name.lower()
         if name == b"host":
             self._hosts += 1
+            if value != self._host:  # mostly it is that of the last request
+                check_host(value)
+                self._host = value
         elif name == b"expect" and value.strip().lower() == b"100-continue":
             self.expect_100_continue = True
         elif name == b"transfer-encoding":
@@ -261,14 +266,17 @@ class GuardedProtocol(HttpToolsProtocol):
             cap = self._limits.max_headers
             detail = f"the request has {len(self.headers):,} headers, more than the cap of {cap:,}"
             raise Refused(431, "header_count", detail)
-        if self._unseen_bytes > self._limits.max_header_bytes and self._is_head_too_large():
+        cap = self._limits.max_header_bytes
+        if self._unseen_bytes > cap and self._head_bytes() > cap:
             raise self._too_large()
-        self._unseen_bytes = 0
+        # What came behind a head may be an extension, where there are chunks.
+        behind_bytes = self._unseen_bytes - self._head_bytes() if self._codings else 0
+        self._unseen_bytes = max(0, behind_bytes)
         version = self.parser.get_http_version()
         check_head(version, self.url, self._hosts, self._codings)
+        check_name(self.url, self._latest)
         if version == "1.0":
             self.expect_100_continue = False
-            check_name(self._latest)
         if self._is_surplus and self.url.partition(b"?")[0] not in PROBES:
             raise self._too_many()
 
@@ -325,10 +333,9 @@ class GuardedProtocol(HttpToolsProtocol):
         told = (b"content-length", b"transfer-encoding")
         return any(name in told and value != b"0" for name, value in self.headers)
 
-    def _is_head_too_large(self) -> bool:
-        """Tell by the head itself: what came may be more than that."""
-        size_bytes = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        return bool(len(self.url) + size_bytes > self._limits.max_header_bytes)
+    def _head_bytes(self) -> int:
+        """Return the size of the head, by the head itself: what came may be more than that."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         """End the body, if there was a request."""
@@ -347,8 +354,11 @@ class GuardedProtocol(HttpToolsProtocol):
         Raises:
             Refused: if they are not.
         """
-        if self._codings and self._unseen_bytes > self._limits.max_header_bytes:
+        if not self._codings:
+            return
+        if self._unseen_bytes > self._limits.max_header_bytes:
             raise self._too_large()
+        self._unseen_bytes = 0  # the next request begins anew
 
     def count_body(self, size_bytes: int) -> None:
         """Leave a piece of a body out of what counts as head, extension or trailer."""

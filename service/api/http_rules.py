@@ -1,9 +1,13 @@
 """What RFC 9112 has a server refuse in the head of a request, and the parser passes."""
 
+import re
 from collections.abc import Sequence
 
 _VERSIONS = frozenset({"1.0", "1.1"})
 _CLIP = 40
+_is_host = re.compile(
+    rb"(\[[0-9A-Za-z:.%_-]*\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(:[0-9]*)?[ \t]*"
+).fullmatch
 
 
 class Refused(Exception):
@@ -38,19 +42,31 @@ def check_head(version: str, target: bytes, hosts: int, codings: Sequence[bytes]
         _check_codings(version, codings)
 
 
-def check_name(latest: bytes) -> None:
-    """See that a request of version 1.0 is one of HTTP: the parser knows two other protocols.
+def check_name(target: bytes, came: bytes) -> None:
+    """See that a request is one of HTTP: the parser passes two other protocols for it.
 
     Args:
-        latest: the bytes that ended its head; the request line is among them, unless the head came
-            in several parts.
+        target: of the request line.
+        came: what has come since the first byte of the head, at least.
 
     Raises:
         Refused: with 400.
     """
-    for name in (b" RTSP/1.0\r", b" ICE/1.0\r"):
-        if name in latest:
-            raise _malformed(f"expected HTTP/1.1 or HTTP/1.0, got {name[1:-1].decode()}")
+    if target + b" HTTP/1." not in came:
+        line = came[came.find(target) :].partition(b"\r")[0]
+        got = line[len(target) :].strip()[:_CLIP].decode("latin-1")
+        raise _malformed(f"expected HTTP/1.1 or HTTP/1.0 behind one blank, got {got!r}")
+
+
+def check_host(value: bytes) -> None:
+    """See that a Host header holds the name or the address of a host, and a port if any.
+
+    Raises:
+        Refused: with 400.
+    """
+    if not _is_host(value):
+        got = value[:_CLIP].decode("latin-1")
+        raise _malformed(f"expected a host and its port in the Host header, got {got!r}")
 
 
 def _check_codings(version: str, codings: Sequence[bytes]) -> None:

@@ -486,6 +486,13 @@ def test_body_of_many_small_chunks_is_read(connection: Connection) -> None:
         pytest.param(b"GET /readyz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, id="two hosts"),
         pytest.param(b"GET /readyz HTTP/2.0\r\nHost: a\r\n\r\n", 400, id="HTTP/2"),
         pytest.param(b"GET /readyz RTSP/1.0\r\nHost: a\r\n\r\n", 400, id="RTSP"),
+        pytest.param(b"GET /readyz RTSP/1.1\r\nHost: a\r\n\r\n", 400, id="RTSP/1.1"),
+        pytest.param(
+            b"POST /predict/fruit RTSP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+            400,
+            id="RTSP, hot",
+        ),
+        pytest.param(b"GET /readyz HTTP/1.1\r\nHost: a b\r\n\r\n", 400, id="a host that is none"),
         pytest.param(b"GET /readyz\r\n\r\n", 400, id="no version"),
         pytest.param(b"GET /readyz#a HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="fragment"),
         pytest.param(
@@ -513,6 +520,41 @@ def test_head_that_a_server_must_refuse_ends_the_connection(
     assert (answered, content["type"]) == (status, "urn:dunno:malformed")
     assert headers["connection"] == "close"
     assert connection.is_closed()
+
+
+@pytest.mark.parametrize("name", ["RTSP/1.0", "RTSP/1.1"])
+def test_request_of_another_protocol_that_comes_in_pieces_is_refused(
+    connection: Connection, address: str, name: str
+) -> None:
+    whole = f"GET /readyz {name}\r\nHost: a\r\n\r\n".encode()
+    for cut in (5, 14, 20):
+        other = Connection(address)
+        with closing(other):
+            other.send(whole[:cut])
+            connection.send(request())  # once it is answered, the first piece was read
+            assert connection.response()[0] == 200
+            other.send(whole[cut:])
+
+            assert other.response()[0] == 400
+
+
+@pytest.mark.parametrize("before", [b"", request()], ids=["alone", "behind another"])
+@pytest.mark.parametrize("place", ["extension", "last extension", "trailer"])
+@pytest.mark.parametrize("http", [GuardedProtocol, HotProtocol], ids=["asgi", "hot"])
+def test_limit_of_extensions_and_trailers_is_kept_at_its_default(
+    models: Path, http: type[GuardedProtocol], place: str, before: bytes
+) -> None:
+    size, long = b"%x" % len(BODY), b"x" * 40_000
+    extension = b";e=" + long if place == "extension" else b""
+    last = b";e=" + long if place == "last extension" else b""
+    trailer = b"X: " + long + b"\r\n" if place == "trailer" else b""
+    body = size + extension + b"\r\n" + BODY + b"\r\n0" + last + b"\r\n" + trailer + b"\r\n"
+    with Server(Settings(models=models), http) as address, closing(Connection(address)) as caller:
+        caller.send(before + HEAD_OF_CHUNKS + body)
+
+        statuses = [caller.response()[0] for _ in range(1 + bool(before))]
+
+        assert statuses[-1] == 431
 
 
 def test_client_of_http_1_0_is_not_told_to_continue(connection: Connection) -> None:

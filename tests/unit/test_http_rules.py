@@ -1,6 +1,6 @@
 import pytest
 
-from service.api.http_rules import Refused, check_head
+from service.api.http_rules import Refused, check_head, check_host, check_name
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,49 @@ def test_head_that_a_server_must_refuse_is_refused(
         check_head(version, target, hosts, codings)
 
     assert (refused.value.status, refused.value.cause) == (status, "malformed")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"dunno",
+        b"dunno:8000",
+        b"127.0.0.1:8",
+        b"[::1]:8",
+        b"[fe80::1%25eth0]",
+        b"a_b.c-d",
+        b"",
+        b"x ",
+    ],
+)
+def test_host_is_passed(value: bytes) -> None:
+    check_host(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"a b",
+        b"http://dunno/",
+        b"me@dunno",
+        b"a/b",
+        b"a?b",
+        b"a:b",
+        b"::1",
+        b"[::1",
+        b"a\xffb",
+        b'"a"',
+    ],
+)
+def test_host_that_is_none_is_refused(value: bytes) -> None:
+    with pytest.raises(Refused, match="expected a host and its port in the Host header") as refused:
+        check_host(value)
+
+    assert refused.value.status == 400
+
+
+def test_request_of_another_protocol_is_refused_by_its_name() -> None:
+    check_name(b"/a", b"GET /a HTTP/1.1\r\n")
+
+    with pytest.raises(Refused, match=r"got 'RTSP/1\.1'"):
+        check_name(b"/a", b"GET /a RTSP/1.1\r\nX: b HTTP/1.1\r\n")
