@@ -1,9 +1,12 @@
 """The parent of several worker processes: uvicorn's, except for what signals mean to it."""
 
+import contextlib
 import logging
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from uvicorn.config import STARTUP_FAILURE
@@ -17,6 +20,19 @@ HEAR_EVERY_S = 0.1
 log = logging.getLogger(__name__)
 
 
+@contextlib.contextmanager
+def hangup_waits() -> Iterator[None]:
+    """Let SIGHUP wait, here for a moment and in a process that is started meanwhile."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Supervisor(Multiprocess):
     """Starts workers, replaces those that die or are silent, and passes signals on to them."""
 
@@ -26,10 +42,19 @@ class Supervisor(Multiprocess):
 
     def init_processes(self) -> None:
         """Start the workers."""
-        for _ in range(self.processes_num):
-            process = WorkerProcess(self.config, self.sockets)
+        self.processes += [self._started() for _ in range(self.processes_num)]
+
+    def handle_ttin(self) -> None:
+        """Start one more worker."""
+        self.processes_num += 1
+        self.processes.append(self._started())
+
+    def _started(self) -> Process:
+        """Start a worker in which SIGHUP waits until it can be heard, where it would end it."""
+        process = WorkerProcess(self.config, self.sockets)
+        with hangup_waits():
             process.start()
-            self.processes.append(process)
+        return process
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died, or were silent for `timeout_worker_healthcheck`.
@@ -48,8 +73,7 @@ class Supervisor(Multiprocess):
                 self.should_exit.set()
                 return
             log.error("worker died and is replaced", extra=told)
-            self.processes[number] = WorkerProcess(self.config, self.sockets)
-            self.processes[number].start()
+            self.processes[number] = self._started()
 
     def _is_well(self, process: Process) -> bool:
         now_s = time.monotonic()

@@ -158,7 +158,7 @@ def test_address_that_another_server_has_is_refused(
 
         second = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)  # noqa: S603
 
-    assert second.returncode != 0
+    assert second.returncode == 2
     assert b"Address already in use" in second.stderr
 
 
