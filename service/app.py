@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,13 +42,13 @@ from service.errors import BundleError, DunnoError
 from service.memory import give_large_blocks_back
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
-from service.settings import Settings, SettingsInvalid, read_settings, usable_cores
+from service.settings import Settings, SettingsInvalid, read_settings, usable_cores, worker_count
 from service.telemetry.devices import watch_devices
 from service.telemetry.heartbeat import Heartbeat
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import start_tracing
-from service.telemetry.workers import FOLDER, Workers
+from service.telemetry.workers import RUN, Workers
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Traces
@@ -92,8 +91,8 @@ def create_app(settings: Settings) -> ASGIApp:
         SettingsInvalid: if the address of admin or metrics cannot be had.
     """
     give_large_blocks_back()
-    folder = os.environ.get(FOLDER)
-    sides = take_sides(settings, is_worker=folder is not None)
+    run = os.environ.get(RUN)
+    sides = take_sides(settings, is_worker=run is not None)
     metrics = Metrics()
     versions = {
         "version": __version__,
@@ -105,7 +104,7 @@ def create_app(settings: Settings) -> ASGIApp:
     catalogue = load_catalogue(settings, metrics)
     if any(predictor.runtime.device == "cuda" for predictor in catalogue):
         watch_devices(metrics.device_memory)
-    workers = Workers(Path(folder), metrics) if folder else None
+    workers = Workers(run, worker_count(settings), metrics) if run else None
     process = Process(workers, start_tracing(os.environ), sides)
     return compose(catalogue, settings, metrics, process)
 

@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import EntryPoint, entry_points
@@ -142,15 +141,15 @@ def _serve_by_workers(settings: Settings, sockets: "list[socket.socket]") -> Non
     from service.api.addresses import take_sides  # noqa: PLC0415
     from service.api.listener import share, shown  # noqa: PLC0415
     from service.api.supervisor import Supervisor  # noqa: PLC0415
-    from service.telemetry.workers import FOLDER  # noqa: PLC0415
+    from service.telemetry.workers import RUN, new_run  # noqa: PLC0415
 
     try:
         sides = take_sides(settings, is_worker=False)
     except SettingsInvalid as error:
         stop(str(error))
-    with _folder_of_workers() as folder, ExitStack() as held:
+    with ExitStack() as held:
         # Workers read the environment anew, and options of the command line are not in it.
-        os.environ |= {FOLDER: folder, "DUNNO_MODELS": str(settings.models)}
+        os.environ |= {RUN: new_run(), "DUNNO_MODELS": str(settings.models)}
         config = _server_config("service.app:create_worker", settings)
         for side in sides.values():  # no other server gets it while a worker is replaced
             for each in share(side):
@@ -162,17 +161,6 @@ def _serve_by_workers(settings: Settings, sockets: "list[socket.socket]") -> Non
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(CANNOT_SERVE)
-
-
-def _folder_of_workers() -> "tempfile.TemporaryDirectory[str]":
-    """Return a new folder for the sockets by which workers tell each other their metrics."""
-    try:
-        return tempfile.TemporaryDirectory(prefix="dunno-", ignore_cleanup_errors=True)
-    except OSError as error:
-        stop(
-            "several workers need a folder for temporary files, such as /tmp, that can be written "
-            f"to ({error.strerror}); TMPDIR names another one, DUNNO_WORKERS=1 needs none"
-        )
 
 
 def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicorn.Config":

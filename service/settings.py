@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
 PREFIX = "DUNNO_"
-OTHER_VARIABLES = frozenset({"DUNNO_DATA", "DUNNO_WORKERS_FOLDER"})
+OTHER_VARIABLES = frozenset({"DUNNO_DATA", "DUNNO_WORKERS_RUN"})
 """Read elsewhere: by training, and by our own worker processes."""
 
 
