@@ -1,6 +1,8 @@
 """The start of `dunno serve`: addresses, signals, what is said of them."""
 
 import contextlib
+import errno
+import json
 import os
 import re
 import signal
@@ -14,6 +16,9 @@ import httpx
 import pytest
 from many_callers import serving
 from waiting import PATIENCE_S, wait_for
+
+from service.api import listener
+from service.settings import SettingsInvalid
 
 SERVE = [sys.executable, "-m", "service.cli", "serve"]
 BOTH = pytest.mark.parametrize("workers", ["1", "2"])
@@ -246,6 +251,34 @@ def test_server_on_one_address_of_ipv6_answers_there_alone(models: Path, workers
     with started(models, DUNNO_HOST="::1", DUNNO_WORKERS=workers) as (_, port):
         wait_for(lambda: is_answered("[::1]", port))
         assert not is_answered("127.0.0.1", port)
+
+
+def test_machine_without_ipv6_refuses_it_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_socket(_: int) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", no_socket)
+
+    with pytest.raises(
+        SettingsInvalid, match=r"\[::\]:80: .*; this machine has no IPv6: set an IPv4"
+    ):
+        listener.take("DUNNO", "::", 80)
+
+
+@pytest.mark.slow
+@HAS_IPV6
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "0", "::", "0::0", "::1", "localhost"])  # noqa: S104
+def test_health_check_of_the_image_asks_the_address_that_is_served(models: Path, host: str) -> None:
+    text = (Path(__file__).parents[2] / "Dockerfile").read_text().replace("\\\n", "")
+    found = re.search(r'^HEALTHCHECK .*CMD \["python", (.*)\]$', text, re.MULTILINE)
+    assert found is not None
+    check = [sys.executable, *json.loads(f"[{found[1]}]")]
+    with started(models, DUNNO_HOST=host) as (_, port):
+        settings = {"DUNNO_HOST": host, "DUNNO_PORT": str(port)}
+
+        done = subprocess.run(check, env=settings, capture_output=True, check=False)  # noqa: S603
+
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.slow
