@@ -48,9 +48,10 @@ ENV PATH="/opt/dunno/bin:${PATH}" \
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8000
-# The root may be read-only. Several workers need a writable /tmp for their sockets: --tmpfs /tmp.
+# The root may be read-only: no folder has to be writable.
+# Asks the address that is served; 0.0.0.0 and :: are served at 127.0.0.1, with or without IPv6.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['DUNNO_PORT']), timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-I", "-S", "-c", "import http.client, os, sys; h = os.environ['DUNNO_HOST']; c = http.client.HTTPConnection(h if set(h) - set('0:.*') else '127.0.0.1', int(os.environ['DUNNO_PORT']), timeout=2); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 ENV DUNNO_REVISION="${REVISION}"

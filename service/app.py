@@ -6,12 +6,13 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,7 +23,7 @@ from uvicorn.config import STARTUP_FAILURE
 from service import __version__
 from service.api import catalogue as catalogue_routes
 from service.api import probes
-from service.api.addresses import SideAddress, SideAddresses, Where
+from service.api.addresses import SideAddress, SideAddresses, take_sides
 from service.api.admin import create_admin
 from service.api.calls import Resources
 from service.api.clouds import HEALTH_VARIABLE, PREDICT_VARIABLE
@@ -41,13 +42,13 @@ from service.errors import BundleError, DunnoError
 from service.memory import give_large_blocks_back
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
-from service.settings import Settings, SettingsInvalid, read_settings, usable_cores
+from service.settings import Settings, SettingsInvalid, read_settings, usable_cores, worker_count
 from service.telemetry.devices import watch_devices
 from service.telemetry.heartbeat import Heartbeat
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import start_tracing
-from service.telemetry.workers import FOLDER, Workers
+from service.telemetry.workers import RUN, Workers
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Traces
@@ -57,6 +58,15 @@ YOUNG_OBJECTS = 5000
 garbage that only a collection finds."""
 
 log = logging.getLogger(__name__)
+
+
+class Process(NamedTuple):
+    """Parts of the service that exist once for a process, where the settings ask for them."""
+
+    workers: Workers | None = None
+    traces: "Traces | None" = None
+    sides: Mapping[str, list[socket.socket]] = MappingProxyType({})
+    """Sockets of the admin and metrics addresses, of `take_sides`."""
 
 
 def create_worker() -> ASGIApp:
@@ -81,6 +91,8 @@ def create_app(settings: Settings) -> ASGIApp:
         SettingsInvalid: if the address of admin or metrics cannot be had.
     """
     give_large_blocks_back()
+    run = os.environ.get(RUN)
+    sides = take_sides(settings, is_worker=run is not None)
     metrics = Metrics()
     versions = {
         "version": __version__,
@@ -92,28 +104,26 @@ def create_app(settings: Settings) -> ASGIApp:
     catalogue = load_catalogue(settings, metrics)
     if any(predictor.runtime.device == "cuda" for predictor in catalogue):
         watch_devices(metrics.device_memory)
-    folder = os.environ.get(FOLDER)
-    workers = Workers(Path(folder), metrics) if folder else None
-    return compose(catalogue, settings, metrics, workers, start_tracing(os.environ))
+    workers = Workers(run, worker_count(settings), metrics) if run else None
+    process = Process(workers, start_tracing(os.environ), sides)
+    return compose(catalogue, settings, metrics, process)
 
 
 def compose(
     catalogue: Catalogue,
     settings: Settings,
     metrics: Metrics,
-    workers: Workers | None = None,
-    traces: "Traces | None" = None,
+    process: Process = Process(),  # noqa: B008  a constant
 ) -> ASGIApp:
     """Return the service for a catalogue that is loaded but not started.
 
     Raises:
         BundleError: if the file of keys cannot be used.
-        SettingsInvalid: if the address of admin or metrics cannot be had.
     """
+    workers, traces, _ = process
     reloader = Reloader(catalogue, settings, metrics)
     keys = _read_keys(settings, metrics, reloader)
-    sides = _side_addresses(catalogue, reloader, settings, metrics, workers)
-    sides.listen()
+    sides = _side_addresses(catalogue, reloader, settings, metrics, process)
     stall_s = settings.max_stall_ms / 1000
     heartbeat = Heartbeat(metrics.event_loop_lag, stall_s, usable_cores())
 
@@ -199,19 +209,17 @@ def _side_addresses(
     reloader: Reloader,
     settings: Settings,
     metrics: Metrics,
-    workers: Workers | None,
+    process: Process,
 ) -> SideAddresses:
-    """Return the addresses that the settings ask for beside that of the models."""
-    sides = []
+    """Return the servers of the addresses beside that of the models."""
     doorway = Doorway(settings, metrics)
-    if settings.admin_port is not None:
-        app = create_admin(catalogue, reloader, settings)
-        where = Where(settings.admin_host, settings.admin_port)
-        sides.append(SideAddress("admin", app, where, doorway))
-    if settings.metrics_port is not None:
-        app = probes.create_metrics(catalogue, metrics, workers)
-        where = Where(settings.metrics_host, settings.metrics_port, workers is not None)
-        sides.append(SideAddress("metrics", app, where, doorway))
+    sides = []
+    for name, bound in process.sides.items():
+        if name == "admin":
+            app = create_admin(catalogue, reloader, settings)
+        else:
+            app = probes.create_metrics(catalogue, metrics, process.workers)
+        sides.append(SideAddress(name, app, bound, doorway))
     return SideAddresses(sides)
 
 
@@ -230,6 +238,7 @@ def _reload_on_hangup(reloader: Reloader) -> None:
     """Let SIGHUP reload the catalogue; only the main thread of a process gets signals."""
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.reload_soon)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # it may wait in a worker
 
 
 def _version_of(*distributions: str) -> str:

@@ -6,8 +6,8 @@ import math
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ from service.settings import (
 from service.terminal import CANNOT_SERVE, MEDIA_TYPES, settings_or_stop, stop
 
 if TYPE_CHECKING:
+    import socket
+
     import uvicorn
 
     from service.bench.tuning import Trial
@@ -41,7 +43,10 @@ COMMANDS = "dunno.commands"
 UNSAFE = 3
 """Exit code of `dunno check` when the service would start and had better not."""
 A_DAY_S = 86_400
+UVICORN_BACKLOG = 2048
 STANDARD_ERROR = 2  # its file descriptor
+
+log = logging.getLogger(__name__)
 
 
 class _Commands(click.Group):
@@ -77,6 +82,8 @@ main.add_command(predict)
 @click.option("--models", type=Path, help="Folder with catalogue.toml (DUNNO_MODELS).")
 def serve(host: str | None, port: int | None, models: Path | None) -> None:
     """Serve the models of the catalogue until SIGTERM or Ctrl-C."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a server that starts reads the catalogue
     settings = settings_or_stop(host=host, port=port, models=models)
     from service.telemetry.logs import configure_logs  # noqa: PLC0415  keeps --help quick
 
@@ -84,11 +91,26 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
     configure_logs(settings.log_level)
     # The first process of a container would not even hear it while models are loaded.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    sockets = _sockets(settings)
     _report_posture(settings)
-    if worker_count(settings) == 1:
-        _serve_here(settings)
-    else:
-        _serve_by_workers(settings)
+    try:
+        if worker_count(settings) == 1:
+            _serve_here(settings, sockets)
+        else:
+            _serve_by_workers(settings, sockets)
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _sockets(settings: Settings) -> "list[socket.socket]":
+    """Return sockets of the models' address, bound before models are loaded."""
+    from service.api.listener import take  # noqa: PLC0415  only `serve` needs it
+
+    try:
+        return take("DUNNO", settings.host, settings.port)
+    except SettingsInvalid as error:
+        stop(str(error))
 
 
 def _open_standard_streams() -> None:
@@ -98,62 +120,47 @@ def _open_standard_streams() -> None:
     os.close(descriptor)
 
 
-def _serve_here(settings: Settings) -> None:
-    from service.api.draining import DrainingServer  # noqa: PLC0415  only `serve` needs it
+def _serve_here(settings: Settings, sockets: "list[socket.socket]") -> None:
+    from service.api.server import Server  # noqa: PLC0415  only `serve` needs it
     from service.app import create_app  # noqa: PLC0415
 
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who starts reads the catalogue anyway
     try:
         app = create_app(settings)
     except (BundleError, SettingsInvalid) as error:
         stop(str(error))
-    server = DrainingServer(_server_config(app, settings))
     # uvicorn raises the signal again when it has stopped, for whoever had a handler before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server.run()
+    Server(_server_config(app, settings)).run(sockets)
 
 
-def _serve_by_workers(settings: Settings) -> None:
+def _serve_by_workers(settings: Settings, sockets: "list[socket.socket]") -> None:
     """Serve by several processes behind one port; one that dies is replaced."""
     from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415  only `serve` needs it
 
-    from service.api.listener import for_workers  # noqa: PLC0415
+    from service.api.addresses import take_sides  # noqa: PLC0415
+    from service.api.listener import share, shown  # noqa: PLC0415
     from service.api.supervisor import Supervisor  # noqa: PLC0415
-    from service.telemetry.workers import FOLDER  # noqa: PLC0415
+    from service.telemetry.workers import RUN, new_run  # noqa: PLC0415
 
-    with _folder_of_workers() as folder:
+    try:
+        sides = take_sides(settings, is_worker=False)
+    except SettingsInvalid as error:
+        stop(str(error))
+    with ExitStack() as held:
         # Workers read the environment anew, and options of the command line are not in it.
-        os.environ |= {FOLDER: folder, "DUNNO_MODELS": str(settings.models)}
+        os.environ |= {RUN: new_run(), "DUNNO_MODELS": str(settings.models)}
         config = _server_config("service.app:create_worker", settings)
-        if settings.metrics_port is not None:
-            _prove_free(settings.metrics_host, settings.metrics_port)
-        supervisor = Supervisor(config, [for_workers(config.bind_socket())])
+        for side in sides.values():  # no other server gets it while a worker is replaced
+            for each in share(side):
+                held.enter_context(each)
+        shared = [held.enter_context(each) for each in share(sockets)]
+        for each in shared:
+            log.info("workers running on http://%s", shown(each))
+        supervisor = Supervisor(config, shared)
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         sys.exit(CANNOT_SERVE)
-
-
-def _prove_free(host: str, port: int) -> None:
-    """Stop if another server has the address of metrics, which workers could share with it."""
-    from service.api.addresses import Where, bound  # noqa: PLC0415  only `serve` needs it
-
-    try:
-        bound("metrics", Where(host, port)).close()
-    except SettingsInvalid as error:
-        stop(str(error))
-
-
-def _folder_of_workers() -> "tempfile.TemporaryDirectory[str]":
-    """Return a new folder for the sockets by which workers tell each other their metrics."""
-    try:
-        return tempfile.TemporaryDirectory(prefix="dunno-", ignore_cleanup_errors=True)
-    except OSError as error:
-        stop(
-            "several workers need a folder for temporary files, such as /tmp, that can be written "
-            f"to ({error.strerror}); TMPDIR names another one, DUNNO_WORKERS=1 needs none"
-        )
 
 
 def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicorn.Config":
@@ -166,6 +173,7 @@ def _server_config(app: Callable[..., Any] | str, settings: Settings) -> "uvicor
         factory=isinstance(app, str),
         host=settings.host,
         port=settings.port,
+        backlog=max(UVICORN_BACKLOG, settings.max_connections),  # the kernel has a limit of its own
         workers=worker_count(settings),
         loop="uvloop" if sys.platform != "win32" else "asyncio",
         http=HotProtocol,

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
 PREFIX = "DUNNO_"
-OTHER_VARIABLES = frozenset({"DUNNO_DATA", "DUNNO_WORKERS_FOLDER"})
+OTHER_VARIABLES = frozenset({"DUNNO_DATA", "DUNNO_WORKERS_RUN"})
 """Read elsewhere: by training, and by our own worker processes."""
 
 
@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     host: str = "127.0.0.1"
-    """Address to listen on; loopback unless you open it."""
+    """Address to listen on; loopback unless you open it. `0.0.0.0` is every IPv4 address, `::`
+    every IPv6 and IPv4 address."""
 
     port: int = Field(default=8000, ge=0, le=65_535)
     """Port to listen on; 0 picks a free one."""
@@ -87,7 +88,8 @@ class Settings(BaseSettings):
     """Whether a wide address without keys is meant; for `dunno check`."""
 
     metrics_host: str = "127.0.0.1"
-    """Address to listen on for /metrics, if it has a port of its own."""
+    """Address to listen on for /metrics, if it has a port of its own. `::` is every IPv6 and IPv4
+    address."""
 
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     """Port for /metrics, which is then not on the other one; without it, it is."""

@@ -6,44 +6,34 @@ import logging
 import socket
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from service.api.doorway import Doorway
 from service.api.guarded import GuardedProtocol
-from service.api.listener import listener_at
-from service.settings import SettingsInvalid
+from service.api.listener import join, let_listen, shown, take
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-class Where(NamedTuple):
-    """An address to listen on."""
-
-    host: str
-    port: int
-    """0 for a free one."""
-
-    is_shared: bool = False
-    """Whether every worker process listens there."""
 
 
 class SideAddress:
     """A small server beside the large one."""
 
-    def __init__(self, name: str, app: ASGIApp, where: Where, doorway: Doorway) -> None:
+    def __init__(
+        self, name: str, app: ASGIApp, sockets: list[socket.socket], doorway: Doorway
+    ) -> None:
         """Store what is answered where.
 
         Args:
             name: of the settings DUNNO_<NAME>_HOST and DUNNO_<NAME>_PORT.
             app: what answers.
-            where: to listen.
+            sockets: to listen on.
             doorway: with the limits of connections.
         """
         self._name = name
-        self._where = where
+        self._sockets = sockets
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -58,19 +48,12 @@ class SideAddress:
             )
         )
 
-    def listen(self) -> None:
-        """Take the address; who calls waits until `start`.
-
-        Raises:
-            SettingsInvalid: if it cannot be had.
-        """
-        self._socket = bound(self._name, self._where)
-
     def start(self) -> None:
         """Begin to answer, on the running event loop."""
-        self._serving = asyncio.create_task(self._server.serve([self._socket]))
-        host, port = self._socket.getsockname()[:2]
-        log.info("%s address http://%s:%d", self._name, host, port)
+        let_listen(self._sockets)
+        self._serving = asyncio.create_task(self._server.serve(self._sockets))
+        for each in self._sockets:
+            log.info("%s address http://%s", self._name, shown(each))
 
     async def close(self) -> None:
         """Stop listening, and finish what is being answered."""
@@ -84,15 +67,6 @@ class SideAddresses:
     def __init__(self, addresses: Sequence[SideAddress]) -> None:
         self._addresses = addresses
 
-    def listen(self) -> None:
-        """Take every address.
-
-        Raises:
-            SettingsInvalid: if one cannot be had.
-        """
-        for address in self._addresses:
-            address.listen()
-
     def start(self) -> None:
         """Begin to answer, on the running event loop."""
         for address in self._addresses:
@@ -104,22 +78,21 @@ class SideAddresses:
             await address.close()
 
 
-def bound(name: str, where: Where) -> socket.socket:
-    """Return a socket that is bound to an address; a shared one alike in each worker process.
+def take_sides(settings: Settings, *, is_worker: bool) -> dict[str, list[socket.socket]]:
+    """Return sockets of each address that the settings ask for beside that of the models.
+
+    Every worker listens on the address of metrics, which its parent holds.
 
     Raises:
-        SettingsInvalid: if the address cannot be had.
+        SettingsInvalid: if an address cannot be bound.
     """
-    host, port, is_shared = where
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        if is_shared:
-            return listener_at(family, (host, port))
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        setting = f"DUNNO_{name.upper()}"
-        message = f"{setting}_HOST, {setting}_PORT: {host}:{port}: {error.strerror}"
-        raise SettingsInvalid(message) from None
+    sides = {}
+    if settings.admin_port is not None:
+        sides["admin"] = take("DUNNO_ADMIN", settings.admin_host, settings.admin_port)
+    if settings.metrics_port is not None:
+        bind = join if is_worker else take
+        sides["metrics"] = bind("DUNNO_METRICS", settings.metrics_host, settings.metrics_port)
+    return sides
 
 
 class _Server(uvicorn.Server):

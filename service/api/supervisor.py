@@ -1,20 +1,69 @@
 """The parent of several worker processes: uvicorn's, except for what signals mean to it."""
 
+import contextlib
 import logging
 import os
 import signal
+import socket
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
-from uvicorn.config import STARTUP_FAILURE
+from uvicorn.config import STARTUP_FAILURE, Config
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from service.api.draining import WorkerProcess
 
 HEAR_EVERY_S = 0.1
+GRACE_S = 5
+"""Time beyond that for draining, after which a worker without a parent ends in any case."""
 
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def hangup_waits() -> Iterator[None]:
+    """Let SIGHUP wait, here for a moment and in a process that is started meanwhile."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Worker(WorkerProcess):
+    """A worker process that stops when its parent is gone: nobody would replace or reload it."""
+
+    def __init__(self, config: Config, sockets: list[socket.socket], lifeline: Connection) -> None:
+        super().__init__(config, sockets)
+        self._lifeline = lifeline
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, in the worker process."""
+        threading.Thread(target=self._stop_with_parent, daemon=True).start()
+        super().target(sockets)
+
+    def _stop_with_parent(self) -> None:
+        """Wait for the end of the parent, and stop like after two SIGTERM: at once, and gracefully.
+
+        The kernel closes the parent's end of the pipe, however it ended.
+        """
+        with contextlib.suppress(EOFError, OSError):
+            self._lifeline.recv_bytes()
+        log.error("the parent process is gone; this worker stops")
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(HEAR_EVERY_S)
+        time.sleep((self.config.timeout_graceful_shutdown or 0) + GRACE_S)
+        os._exit(1)
 
 
 class Supervisor(Multiprocess):
@@ -23,13 +72,23 @@ class Supervisor(Multiprocess):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._heard_s: dict[int | None, float] = {}
+        self._lifeline, self._held = Pipe(duplex=False)  # closed by the kernel when we end
 
     def init_processes(self) -> None:
         """Start the workers."""
-        for _ in range(self.processes_num):
-            process = WorkerProcess(self.config, self.sockets)
+        self.processes += [self._started() for _ in range(self.processes_num)]
+
+    def handle_ttin(self) -> None:
+        """Start one more worker."""
+        self.processes_num += 1
+        self.processes.append(self._started())
+
+    def _started(self) -> Process:
+        """Start a worker in which SIGHUP waits until it can be heard, where it would end it."""
+        process = Worker(self.config, self.sockets, self._lifeline)
+        with hangup_waits():
             process.start()
-            self.processes.append(process)
+        return process
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died, or were silent for `timeout_worker_healthcheck`.
@@ -48,8 +107,7 @@ class Supervisor(Multiprocess):
                 self.should_exit.set()
                 return
             log.error("worker died and is replaced", extra=told)
-            self.processes[number] = WorkerProcess(self.config, self.sockets)
-            self.processes[number].start()
+            self.processes[number] = self._started()
 
     def _is_well(self, process: Process) -> bool:
         now_s = time.monotonic()

@@ -1,17 +1,20 @@
 """Metrics of all worker processes, whichever of them is asked.
 
-Behind one port a scrape reaches any worker. It asks the others, each on a Unix socket in a folder
-that only this server's user may enter, and returns all their series, told apart by the label
-`worker`. Nothing is added up: a worker that is replaced begins at 0, and `rate()` understands that
-of a series, but not of a sum.
+Behind one port a scrape reaches any worker. It asks the others, each on an abstract Unix socket
+(Linux: a name without a file, which ends with its process), and returns all their series, told
+apart by the label `worker`. Nothing is added up: a worker that is replaced begins at 0, and
+`rate()` understands that of a series, but not of a sum.
 """
 
 import asyncio
-import fcntl
+import errno
 import logging
 import os
+import secrets
+import socket
+import struct
+import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -19,34 +22,50 @@ from prometheus_client.registry import Collector
 from service.telemetry.exposition import FORMATS, TEXT, Format
 from service.telemetry.metrics import Metrics
 
-FOLDER = "DUNNO_WORKERS_FOLDER"
-"""Environment variable that the parent process sets for its workers."""
+RUN = "DUNNO_WORKERS_RUN"
+"""Environment variable by which the parent process tells its workers the name of their run."""
 
 _END = b"# EOF\n"  # of an exposition in OpenMetrics
 
 PATIENCE_S = 0.5
 """So long a worker may take to tell its series; one that is late is left out of this scrape."""
 
+_CREDENTIALS = struct.Struct("3i")  # process id, user id, group id
+
 log = logging.getLogger(__name__)
+
+
+def new_run() -> str:
+    """Return a name that no other server on this machine has."""
+    return secrets.token_hex(16)
 
 
 class Workers:
     """The worker processes of this server, seen from one of them."""
 
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self._folder = folder
+    def __init__(self, run: str, workers: int, metrics: Metrics) -> None:
+        """Take the least number that no living worker has.
+
+        Args:
+            run: the same for all workers of a server.
+            workers: how many there are, as a rule; uvicorn starts one more for each SIGTTIN.
+            metrics: of this worker.
+        """
+        self._run = run
+        self._workers = workers
         self._metrics = metrics
-        self.number, self._claim = _claim_number(folder)
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self.number = os.getpid()
+        if sys.platform == "linux":
+            self.number, self._socket = _claim_number(run)
 
     async def start(self) -> None:
-        """Begin to tell the others; where that is not to be, this worker is left out of scrapes."""
-        path = self._socket_of(self.number)
-        try:
-            path.unlink(missing_ok=True)  # of the worker that had the number before
-            self._server = await asyncio.start_unix_server(self._tell, path)
-        except OSError as error:  # a full disk is no reason not to answer
-            log.error("other workers cannot see these metrics", extra={"detail": str(error)})  # noqa: TRY400
+        """Begin to tell the others."""
+        if self._socket is None:
+            log.warning("metrics of other workers are told on Linux only")
+        else:
+            self._server = await asyncio.start_unix_server(self._tell, sock=self._socket)
 
     async def close(self) -> None:
         """Stop telling the others."""
@@ -56,26 +75,45 @@ class Workers:
 
     def release(self) -> None:
         """Let another worker have the number; the end of the process does as well."""
-        os.close(self._claim)
+        if self._socket is not None:
+            self._socket.close()
 
     async def exposition(self, form: Format = TEXT) -> bytes:
         """Return the series of all workers as a scrape wants them written."""
-        others = sorted(set(self._folder.glob("*.socket")) - {self._socket_of(self.number)})
-        told = await asyncio.gather(*(_ask(path, form) for path in others))
-        return merged([await self._own(form), *told])
+        others = [number for number in range(self._workers) if number != self.number]
+        told = await asyncio.gather(*(self._ask(number, form) for number in others))
+        series = [await self._own(form), *told]
+        number = self._workers
+        while number == self.number or (more := await self._ask(number, form)):
+            if number != self.number:
+                series.append(more)
+            number += 1
+        return merged(series)
 
     async def _own(self, form: Format) -> bytes:
         labelled = _Labelled(self._metrics, str(self.number))
         return await asyncio.to_thread(form.write, labelled)
 
-    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        form = FORMATS[(await reader.readline()).decode().strip()]
-        writer.write(await self._own(form))
-        await writer.drain()
-        writer.close()
+    async def _ask(self, number: int, form: Format) -> bytes:
+        """Return the exposition of another worker; nothing if it does not answer."""
+        if self._socket is None:
+            return b""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await _told(_name(self._run, number), form)
+        except ConnectionRefusedError:  # there is no such worker, or not yet
+            return b""
+        except (OSError, TimeoutError) as error:
+            told = {"worker": number, "detail": str(error) or "it is late"}
+            log.warning("a worker does not tell its metrics", extra=told)
+            return b""
 
-    def _socket_of(self, number: int) -> Path:
-        return self._folder / f"{number}.socket"
+    async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if _is_ours(writer.get_extra_info("socket")):
+            form = FORMATS.get((await reader.readline()).decode("ascii", "replace").strip(), TEXT)
+            writer.write(await self._own(form))
+            await writer.drain()
+        writer.close()
 
 
 class _Labelled(Collector):
@@ -117,28 +155,49 @@ def merged(expositions: Iterable[bytes]) -> bytes:
     return b"".join(families) + end
 
 
-async def _ask(path: Path, form: Format) -> bytes:
-    """Return the exposition of another worker; nothing if it does not answer."""
+async def _told(name: str, form: Format) -> bytes:
+    """Return what the worker with a socket of this name tells."""
+    asking = socket.socket(socket.AF_UNIX)
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_unix_connection(path)
-            writer.write(f"{form.name}\n".encode())
-            told = await reader.read()
-            writer.close()
-    except (OSError, TimeoutError):
-        return b""
-    return told
+        asking.setblocking(False)
+        asking.connect(name)  # uvloop takes no abstract name
+        if not _is_ours(asking):
+            message = "another user has its socket"
+            raise PermissionError(message)  # noqa: TRY301  closed like after other errors
+        reader, writer = await asyncio.open_unix_connection(sock=asking)
+    except BaseException:
+        asking.close()
+        raise
+    try:
+        writer.write(f"{form.name}\n".encode())
+        return await reader.read()
+    finally:
+        writer.close()
 
 
-def _claim_number(folder: Path) -> tuple[int, int]:
-    """Return the least number that no living worker has, and the file that holds the claim."""
+def _claim_number(run: str) -> tuple[int, socket.socket]:
+    """Return the least number that no living worker has, and the socket that is the claim."""
     number = 0
     while True:
-        claim = os.open(folder / f"{number}.lock", os.O_CREAT | os.O_RDONLY, 0o600)
+        claim = socket.socket(socket.AF_UNIX)
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(claim)
+            claim.bind(_name(run, number))
+        except OSError as error:
+            claim.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
             number += 1
         else:
             return number, claim
+
+
+def _name(run: str, number: int) -> str:
+    """Return the name of a worker's socket; the first character makes it abstract."""
+    return f"\0dunno-{run}-{number}"
+
+
+def _is_ours(connected: socket.socket) -> bool:
+    """Tell whether this server's user has the other end: anybody may connect to such a name."""
+    told = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(told)
+    return bool(user == os.geteuid())

@@ -104,7 +104,7 @@ def test_address_of_metrics_that_is_taken_is_one_sentence_and_exit_code_two(
         )
 
     assert stopped.returncode == 2
-    message = f"dunno: DUNNO_METRICS_HOST, DUNNO_METRICS_PORT: 127.0.0.1:{port}: "
+    message = f"dunno: DUNNO_METRICS_HOST, DUNNO_METRICS_PORT: cannot listen on 127.0.0.1:{port}: "
     assert stopped.stderr.decode().startswith(message)
     assert stopped.stderr.count(b"\n") == 1
 

@@ -184,7 +184,7 @@ def test_admin_address_that_is_taken_is_one_sentence_and_exit_code_two(models: P
         )
 
     assert stopped.returncode == 2
-    message = f"dunno: DUNNO_ADMIN_HOST, DUNNO_ADMIN_PORT: 127.0.0.1:{port}: "
+    message = f"dunno: DUNNO_ADMIN_HOST, DUNNO_ADMIN_PORT: cannot listen on 127.0.0.1:{port}: "
     assert stopped.stderr.decode().startswith(message)
     assert stopped.stderr.count(b"\n") == 1
 

@@ -29,7 +29,7 @@ LARGEST_ADDITION_BYTES = 265_000_000
 LIMITS = ("--ulimit", "nofile=20000:20000", "--ulimit", "nproc=20000:20000")
 HARDENED = (
     "--detach --pull=never --read-only --cap-drop ALL --security-opt no-new-privileges "
-    "--memory 512m --cpus 1 --pids-limit 64 --tmpfs /tmp --network host"
+    "--memory 512m --cpus 1 --pids-limit 64 --network host"
 )
 
 

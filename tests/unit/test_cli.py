@@ -107,7 +107,7 @@ def test_keys_that_cannot_be_used_are_one_sentence_and_exit_code_two(
     (tmp_path / "keys.toml").write_text("[keys.shop]")
     monkeypatch.setenv("DUNNO_KEYS", str(tmp_path / "keys.toml"))
 
-    result = dunno("serve", "--models", models)
+    result = dunno("serve", "--port", 0, "--models", models)
 
     assert result.exit_code == 2
     assert "keys.toml: keys.shop.sha256: Field required" in result.stderr.splitlines()[-1]
@@ -147,7 +147,8 @@ def test_corrupt_bundle_is_one_sentence_and_exit_code_two(tmp_path: Path, comman
     (fruit_bundle(tmp_path).path / "model.onnx").write_bytes(b"rubbish")
     write_catalogue(tmp_path, "fruit")
 
-    result = dunno(command, "--models", tmp_path)
+    options = ("--port", 0) if command == "serve" else ()
+    result = dunno(command, *options, "--models", tmp_path)
 
     assert result.exit_code == 2
     assert "model.onnx: sha256 differs from the manifest" in result.stderr.splitlines()[-1]

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +19,7 @@ from many_callers import serving
 from waiting import PATIENCE_S, wait_for
 
 from service.telemetry.metrics import Metrics
-from service.telemetry.workers import Workers, merged
+from service.telemetry.workers import Workers, merged, new_run
 
 ROW = {"instances": [[9, 0, 0]]}
 
@@ -158,7 +160,7 @@ def test_address_that_another_server_has_is_refused(
 
         second = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False)  # noqa: S603
 
-    assert second.returncode != 0
+    assert second.returncode == 2
     assert b"Address already in use" in second.stderr
 
 
@@ -171,35 +173,112 @@ def test_bundle_that_cannot_be_served_stops_the_parent_as_well(
         assert process.wait(PATIENCE_S) == 2
 
 
-@pytest.mark.anyio
-async def test_worker_that_does_not_answer_is_left_out(tmp_path: Path) -> None:
-    workers = Workers(tmp_path, Metrics())
-    await workers.start()
-    (tmp_path / "7.socket").touch()
+@pytest.fixture
+def run() -> str:
+    return new_run()
 
-    told = await workers.exposition()
+
+@pytest.mark.anyio
+async def test_worker_that_does_not_answer_is_left_out(
+    run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = Workers(run, 2, Metrics())
+    await workers.start()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"\0dunno-{run}-1")
+        silent.listen()
+
+        told = await workers.exposition()
 
     assert b'worker="0"' in told
+    assert "a worker does not tell its metrics" in caplog.text
     await workers.close()
 
 
 @pytest.mark.anyio
-async def test_worker_that_cannot_tell_its_series_to_others_tells_its_own(tmp_path: Path) -> None:
-    workers = Workers(tmp_path, Metrics())
-    (tmp_path / "0.socket").mkdir()  # where its socket would be
-    await workers.start()
+async def test_all_workers_are_told_and_one_more_than_planned(run: str) -> None:
+    all_of_them = [Workers(run, 2, Metrics()) for _ in range(3)]
+    for each in all_of_them:
+        await each.start()
 
-    assert b'worker="0"' in await workers.exposition()
-    await workers.close()
+    for each in all_of_them:
+        told = set(re.findall(r'worker="(\d+)"', (await each.exposition()).decode()))
+        assert told == {"0", "1", "2"}
+    for each in all_of_them:
+        await each.close()
 
 
-def test_number_of_a_worker_that_is_gone_is_taken_again(tmp_path: Path) -> None:
-    first, second = Workers(tmp_path, Metrics()), Workers(tmp_path, Metrics())
+@pytest.mark.anyio
+async def test_another_user_is_told_nothing(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Workers(run, 2, Metrics()), Workers(run, 2, Metrics())
+    await first.start()
+    await second.start()
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+
+    told = await first.exposition()
+
+    assert b'worker="0"' in told
+    assert b'worker="1"' not in told
+    await first.close()
+    await second.close()
+
+
+def test_number_of_a_worker_that_is_gone_is_taken_again(run: str) -> None:
+    first, second = Workers(run, 2, Metrics()), Workers(run, 2, Metrics())
     assert (first.number, second.number) == (0, 1)
 
     first.release()
 
-    assert Workers(tmp_path, Metrics()).number == 0
+    third = Workers(run, 2, Metrics())
+    assert third.number == 0
+    second.release()
+    third.release()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temporary", ["removed", "long", "missing"])
+def test_workers_need_no_folder_for_temporary_files(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: str
+) -> None:
+    folder = tmp_path / ("x" * 150 if temporary == "long" else "tmp")
+    if temporary != "missing":
+        folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("DUNNO_WORKERS", "2")
+    with serving(models) as (_, address):
+        wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+        if temporary == "removed":
+            shutil.rmtree(folder)
+        before = pids_by_worker(address)
+        assert set(before) == {"0", "1"}
+
+        os.kill(before["1"], signal.SIGKILL)
+
+        wait_for(lambda: len({*pids_by_worker(address).values(), *before.values()}) == 3)
+        wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_workers_stop_when_their_parent_is_killed(
+    models: Path, monkeypatch: pytest.MonkeyPatch, *, is_ready: bool
+) -> None:
+    monkeypatch.setenv("DUNNO_WORKERS", "2")
+    monkeypatch.setenv("DUNNO_STOP_DELAY_MS", "60000")
+    with serving(models) as (process, address):
+        port = int(address.rpartition(":")[2])
+        if is_ready:
+            wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_for(lambda: len(children.read_text().split()) >= 2)
+        workers = [Path("/proc") / each for each in children.read_text().split()]
+
+        process.kill()
+        process.wait()
+
+        wait_for(lambda: not any(each.exists() for each in workers))
+        with socket.create_server(("127.0.0.1", port)):  # nobody has it
+            pass
 
 
 def test_merged_exposition_names_each_family_once() -> None:
