@@ -1,4 +1,5 @@
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from service.errors import (
     BundleCorrupt,
     BundleMissing,
     CatalogueInvalid,
+    LoadTimedOut,
     ModelNotFound,
     RuntimeUnavailable,
     VersionNotFound,
 )
-from service.prediction import Catalogue, load_catalogue
+from service.prediction import Catalogue, Predictor, load_catalogue
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -126,6 +128,19 @@ def test_one_corrupt_bundle_stops_the_whole_catalogue(models: Path) -> None:
 
     with pytest.raises(BundleCorrupt, match="sha256 differs"):
         catalogue_of(models, "[models.fruit]")
+
+
+def test_model_that_hangs_ends_the_start_after_the_limit(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_let_go = threading.Event()
+    monkeypatch.setattr(Predictor, "warm", lambda _: is_let_go.wait(5))
+    write_catalogue(models, "fruit")
+
+    with pytest.raises(LoadTimedOut, match=r"^fruit: .* within 0\.1 s \(DUNNO_MAX_LOAD_MS\)"):
+        load_catalogue(Settings(models=models, max_load_ms=100), Metrics())
+
+    is_let_go.set()
 
 
 def test_folder_of_another_version_is_refused(models: Path) -> None:
