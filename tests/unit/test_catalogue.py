@@ -102,6 +102,41 @@ def test_unknown_version_or_alias_is_refused(models: Path, asked: dict[str, str]
             '[models.fruit]\naliases = { a = "3" }', CatalogueInvalid, "alias 'a'", id="alias"
         ),
         pytest.param("[models.nuts]", BundleMissing, "nuts", id="no such folder"),
+        *(
+            pytest.param(
+                f'[models.fruit]\nversions = ["1", "2"]\nweights = {{ "1" = {weights} }}',
+                CatalogueInvalid,
+                expected,
+                id=f"weights {weights}",
+            )
+            for weights, expected in (
+                ("inf", r"models\.fruit\.weights\.1: .*finite number"),
+                ("nan", r"models\.fruit\.weights\.1: .*finite number"),
+                ('1e308, "2" = 1e308', "weights: .*whose sum is finite"),
+            )
+        ),
+        pytest.param(
+            "[models.fruit]\nrollback = { p99_ms = nan }",
+            CatalogueInvalid,
+            r"rollback\.p99_ms: .*finite number",
+            id="rollback nan",
+        ),
+        pytest.param('[models.fruit]\nbundle = "a\\u0000b"', BundleMissing, "no version", id="NUL"),
+        pytest.param(
+            f'[models.fruit]\nbundle = "{"x" * 5000}"', BundleMissing, "no version", id="long name"
+        ),
+        pytest.param(
+            f'[models.fruit]\nversions = ["{"1" * 5000}"]',
+            BundleMissing,
+            "File name too long",
+            id="long version",
+        ),
+        pytest.param(
+            "x = " + "[" * 9999, CatalogueInvalid, "toml: is nested too deeply", id="nested"
+        ),
+        pytest.param(
+            "x = " + "1" * 9999, CatalogueInvalid, "4300 digits", id="number of 9,999 digits"
+        ),
         pytest.param('[models.fruit]\nversions = ["3"]', BundleMissing, "3", id="no such version"),
         pytest.param(
             '[models.fruit]\nruntime = "abacus"',
