@@ -38,7 +38,8 @@ from service.api.pages import page_routes
 from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.api.protocols import protocol_routes
 from service.api.stopping import Stopping
-from service.errors import BundleError, DunnoError
+from service.errors import BundleError, DunnoError, LoadTimedOut
+from service.leaving import end_process
 from service.memory import give_large_blocks_back
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
@@ -80,6 +81,8 @@ def create_worker() -> ASGIApp:
         return create_app(settings)
     except (BundleError, SettingsInvalid) as error:
         log.critical(str(error))
+        if isinstance(error, LoadTimedOut):
+            end_process(STARTUP_FAILURE)
         sys.exit(STARTUP_FAILURE)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -22,6 +22,7 @@ from service.errors import (
     MediaTypeUnsupported,
 )
 from service.inputs.payload import Payload
+from service.leaving import end_process
 from service.offline.command import predict
 from service.settings import (
     Settings,
@@ -90,7 +91,7 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
     _open_standard_streams()
     configure_logs(settings.log_level)
     # The first process of a container would not even hear it while models are loaded.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end_the_start)
     sockets = _sockets(settings)
     _report_posture(settings)
     try:
@@ -113,6 +114,11 @@ def _sockets(settings: Settings) -> "list[socket.socket]":
         stop(str(error))
 
 
+def _end_the_start(*_: object) -> NoReturn:
+    end_process(0)  # what is being loaded may hang
+    sys.exit(0)
+
+
 def _open_standard_streams() -> None:
     """Let the descriptors 0, 1 and 2 be no file or socket of ours: libraries write to them."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
@@ -127,11 +133,12 @@ def _serve_here(settings: Settings, sockets: "list[socket.socket]") -> None:
     try:
         app = create_app(settings)
     except (BundleError, SettingsInvalid) as error:
-        stop(str(error))
+        stop(str(error), error)
     # uvicorn raises the signal again when it has stopped, for whoever had a handler before.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     Server(_server_config(app, settings)).run(sockets)
+    end_process(0)
 
 
 def _serve_by_workers(settings: Settings, sockets: "list[socket.socket]") -> None:
@@ -216,7 +223,7 @@ def check(models: Path | None, files: tuple[str, ...], *, parity: bool) -> None:
         catalogue = load_catalogue(settings, Metrics())
         findings = find_posture(settings, os.environ)
     except BundleError as error:
-        stop(str(error))
+        stop(str(error), error)
     console = Console()
     table = Table("model", "version", "runtime", "device", "policy", "max error", "guarantee")
     for predictor in catalogue:

@@ -306,7 +306,7 @@ class BundleCorrupt(BundleError):
 
 
 class LoadTimedOut(BundleError):
-    """Loading did not end within `DUNNO_MAX_LOAD_MS`; what was served before is served on.
+    """Loading did not end within `DUNNO_MAX_LOAD_MS`; what was served before a reload still is.
 
     Look at the graph (a loop without end?) and at the disk, replace the bundle, and reload.
     """

@@ -78,8 +78,8 @@ class Settings(BaseSettings):
     """Time between looks for a changed catalogue or a finished manifest; 0 = only when asked."""
 
     max_load_ms: float = Field(default=300_000, ge=100, le=86_400_000)
-    """Longest time that one model may take to load in a reload. Beyond it the model counts as
-    failed, and what was served before is served on."""
+    """Longest time that one model may take to load. Beyond it a reload counts it as failed, and
+    what was served before is served on; a start ends."""
 
     keys: Path | None = None
     """File of the keys that callers have to show; without it everybody may ask."""

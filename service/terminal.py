@@ -6,7 +6,8 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from service.errors import BundleError
+from service.errors import BundleError, LoadTimedOut
+from service.leaving import end_process
 from service.settings import Settings, SettingsInvalid, read_settings
 
 CANNOT_SERVE = 2
@@ -32,9 +33,11 @@ MEDIA_TYPES = {
 """Suffix of a file -> what its content is posted as."""
 
 
-def stop(message: str) -> NoReturn:
+def stop(message: str, cause: Exception | None = None) -> NoReturn:
     """End with one sentence, which says what to do."""
     click.echo(f"dunno: {message}", err=True)
+    if isinstance(cause, LoadTimedOut):
+        end_process(CANNOT_SERVE)
     sys.exit(CANNOT_SERVE)
 
 

@@ -9,7 +9,6 @@ import math
 import re
 import secrets
 import time
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Self
@@ -21,7 +20,7 @@ from starlette.types import Scope
 from service.api.middleware import Headers
 from service.api.problems import OUTCOME
 from service.errors import ConcurrencyExceeded, KeysInvalid, RateExceeded
-from service.files import read_regular
+from service.files import read_toml
 from service.prediction import Catalogue
 from service.telemetry.metrics import KEY_OUTCOMES, UNKNOWN_MODEL, Metrics
 
@@ -44,7 +43,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class KeyEntry(BaseModel):
     """What the operator allows one caller."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sha256: tuple[Digest, ...] = Field(min_length=1, max_length=MOST_DIGESTS)
     """Digests of the caller's keys, two while one takes the place of the other."""
@@ -52,7 +51,7 @@ class KeyEntry(BaseModel):
     models: tuple[str, ...] | None = None
     """Names of the models that there are for this caller; all unless given."""
 
-    requests_per_s: float | None = Field(default=None, gt=0, le=1e6)
+    requests_per_s: float | None = Field(default=None, ge=1e-6, le=1e6)
     """How often it may ask, of each worker; without bound unless given."""
 
     burst: float | None = Field(default=None, ge=1, le=1e6)
@@ -97,17 +96,17 @@ def read_key_file(path: Path) -> KeyFile:
         KeysInvalid: naming the file and what is wrong with it.
     """
     try:
-        return KeyFile.model_validate(tomllib.loads(read_regular(path).decode("utf-8-sig")))
+        return KeyFile.model_validate(read_toml(path))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); set DUNNO_KEYS to a file of keys"
         raise KeysInvalid(message) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise KeysInvalid(f"{path}: {error}") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "keys"
         reason = first["msg"].removeprefix("Value error, ")
         raise KeysInvalid(f"{path}: {where}: {reason}") from None
+    except ValueError as error:
+        raise KeysInvalid(f"{path}: {error}") from None
 
 
 def is_key_name(text: str) -> bool:

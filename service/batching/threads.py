@@ -7,6 +7,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from service.leaving import expect_end
+
 Returned = TypeVar("Returned")
 
 
@@ -20,23 +22,25 @@ class RunThread:
     def __init__(self, name: str, threads: int = 1) -> None:
         self._name = f"dunno-{name}"
         self._most_threads = threads
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
         self._calls: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = (
             SimpleQueue()
         )
 
     def run(self, call: Callable[[], Returned]) -> "asyncio.Future[Returned]":
         """Return what `call` will return, to be awaited on the running loop."""
-        if self._threads < self._most_threads:
-            self._threads += 1
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        if len(self._threads) < self._most_threads:
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
         future: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
         self._calls.put((future, call))
         return future
 
     def stop(self) -> None:
         """End after the calls that were asked for; a thread that hangs is left behind."""
-        for _ in range(self._threads):
+        for thread in self._threads:
+            expect_end(thread)
             self._calls.put(None)
 
     def _work(self) -> None:

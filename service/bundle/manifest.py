@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from service.bundle.duplicates import DuplicateKey, refuse_duplicate_keys
 from service.bundle.token_patterns import NotLinear, refuse_slow_pattern
 from service.errors import ManifestInvalid
 
@@ -21,6 +22,12 @@ FORMAT: Literal[1] = 1
 
 DESCRIBING = (".md", ".png")
 """Files that only describe: a corrected card is no other policy."""
+
+MOST_NAME_BYTES = 255
+"""Longest name of a file or folder that usual file systems take."""
+
+MOST_PATH_BYTES = 1024
+"""Longest path of a file in its bundle: a quarter of what Linux takes."""
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -708,6 +715,7 @@ def _check_labels(manifest: Manifest) -> None:
 
 def _check_files(manifest: Manifest) -> None:
     for name in manifest.files:
+        _check_file_name(name)
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
             raise ValueError(f"file name {name!r} leaves the bundle")
@@ -716,6 +724,16 @@ def _check_files(manifest: Manifest) -> None:
     for name, variant in manifest.variants.items():
         if variant.file not in manifest.files:
             raise ValueError(f"the file {variant.file!r} of variant {name} is not among the files")
+
+
+def _check_file_name(name: str) -> None:
+    shown = json.dumps(name[:MOST_NAME_BYTES])
+    if not name.isprintable():
+        raise ValueError(f"file name {shown} has a character that cannot be printed")
+    if any(len(part.encode()) > MOST_NAME_BYTES for part in name.split("/")):
+        raise ValueError(f"file name {shown}... has more than {MOST_NAME_BYTES} bytes")
+    if len(name.encode()) > MOST_PATH_BYTES:
+        raise ValueError(f"file name {shown}... has more than {MOST_PATH_BYTES:,} bytes")
 
 
 def _check_graph(manifest: Manifest) -> None:
@@ -749,9 +767,13 @@ def parse_manifest(content: bytes, place: str) -> Manifest:
         ManifestInvalid: naming `place` and the first thing that is wrong.
     """
     try:
-        return Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
+        refuse_duplicate_keys(content)
+    except DuplicateKey as error:
+        raise ManifestInvalid(f"{place}: {error}") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
         message = f"{place}: {where}: {first['msg']}"
         raise ManifestInvalid(message) from None
+    return manifest

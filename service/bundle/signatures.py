@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from service.bundle.duplicates import DuplicateKey, refuse_duplicate_keys
 from service.errors import SignatureInvalid, TrustedKeyInvalid
-from service.files import read_regular
+from service.files import open_regular, read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -203,10 +204,7 @@ def _read_signature(folder: Path) -> bytes:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise _Refused("is no plain file")
-        if status.st_size > MAX_SIGNATURE_BYTES:
-            raise _Refused(f"is larger than {MAX_SIGNATURE_BYTES:,} bytes")
-        with path.open("rb") as file:
-            return file.read(MAX_SIGNATURE_BYTES)
+        return read_regular(path, MAX_SIGNATURE_BYTES)
     except FileNotFoundError:
         raise _Refused(
             "there is none, and DUNNO_TRUSTED_KEYS asks for one; sign the bundle with `dunno sign`"
@@ -218,7 +216,8 @@ def _read_signature(folder: Path) -> bytes:
 def _open_envelope(content: bytes, keys: list[_PublicKeyFile]) -> tuple[_PublicKeyFile, bytes]:
     try:
         bundle = _SigstoreBundle.model_validate_json(content)
-    except pydantic.ValidationError as error:
+        refuse_duplicate_keys(content)
+    except (pydantic.ValidationError, DuplicateKey) as error:
         raise _Refused(f"no signature by a key ({_first(error)})") from None
     payload, signature = bundle.envelope.payload, bundle.envelope.signatures[0].sig
     hint = bundle.material.public_key.hint
@@ -235,7 +234,8 @@ def _digests(payload: bytes) -> dict[str, str]:
     """Return SHA-256 by name of a statement; it is signed, so this is about mistakes."""
     try:
         statement = _Statement.model_validate_json(payload)
-    except pydantic.ValidationError as error:
+        refuse_duplicate_keys(payload)
+    except (pydantic.ValidationError, DuplicateKey) as error:
         message = f"signs no whole files by SHA-256 ({_first(error)}); use `dunno sign`"
         raise _Refused(message) from None
     resources = statement.predicate.resources
@@ -258,7 +258,7 @@ def _compare(folder: Path, signed: Mapping[str, str]) -> None:
         raise _Refused(f"the bundle holds no {_quoted(missing[0])}, which is signed")
     for name, path in found.items():
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise _Refused(f"{_quoted(name)} cannot be read ({error.strerror})") from None
@@ -282,7 +282,9 @@ def _files(folder: Path) -> Iterator[Path]:
                 raise _Refused(f"{_quoted(path.relative_to(folder).as_posix())} is no plain file")
 
 
-def _first(error: pydantic.ValidationError) -> str:
+def _first(error: pydantic.ValidationError | DuplicateKey) -> str:
+    if isinstance(error, DuplicateKey):
+        return str(error)
     first: Any = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "content"
     return f"{where}: {first['msg']}"

@@ -41,9 +41,9 @@ class Bundle:
         if declared is None:
             raise BundleCorrupt(f"{self.path}: the manifest lists no file {name!r}")
         path = self.path / name
-        if path.is_symlink() or not path.is_file():
-            raise BundleCorrupt(f"{path}: listed in the manifest, but no plain file")
         try:
+            if path.is_symlink() or not path.is_file():
+                raise BundleCorrupt(f"{path}: listed in the manifest, but no plain file")
             # A file of another size is not even read: it may be larger than the memory.
             has_size = path.stat().st_size == declared.size_bytes
             content = read_regular(path, declared.size_bytes) if has_size else b""

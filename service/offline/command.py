@@ -93,7 +93,7 @@ def predict(  # noqa: PLR0913  one parameter for each option of the command
                 move(found)
                 write(_shown(found, only))
     except (DunnoError, OfflineFailed) as error:
-        stop(f"{error}{_left_behind(output)}")
+        stop(f"{error}{_left_behind(output)}", error)
     except KeyboardInterrupt:
         click.echo(f"dunno: stopped{_left_behind(output)}", err=True)
         sys.exit(INTERRUPTED)

@@ -1,7 +1,7 @@
 """Which bundles are served under which names: `catalogue.toml`, and the predictors it led to."""
 
+import math
 import time
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Self
@@ -20,7 +20,7 @@ from service.errors import (
     SignatureInvalid,
     VersionNotFound,
 )
-from service.files import read_regular
+from service.files import read_toml
 from service.prediction.file_stamps import Stamps
 from service.prediction.predictor import Predictor
 from service.prediction.rollback import Finding, Rollback, find_fault
@@ -36,7 +36,7 @@ CANARY_SHARE = 0.5
 class ModelEntry(BaseModel):
     """What the operator chooses for one name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bundle: str | None = None
     """Folder of the bundle's versions; the same as the name unless given."""
@@ -78,6 +78,8 @@ class ModelEntry(BaseModel):
             raise ValueError(f"weights: version {unknown[0]!r} is not in versions")
         if self.weights and (min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0):
             raise ValueError("weights: expected numbers from 0 on, one of them above 0")
+        if not math.isfinite(sum(self.weights.values())):
+            raise ValueError("weights: expected numbers whose sum is finite")
         if self.shadow is not None and (not self.versions or self.shadow in self.versions):
             raise ValueError("shadow: expected a version beside those in versions")
         if self.rollback is not None and not self.weights:
@@ -289,16 +291,16 @@ def read_catalogue(models: Path) -> CatalogueFile:
     """
     path = models / CATALOGUE
     try:
-        return CatalogueFile.model_validate(tomllib.loads(read_regular(path).decode("utf-8-sig")))
+        return CatalogueFile.model_validate(read_toml(path))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); set DUNNO_MODELS to its folder"
         raise CatalogueInvalid(message) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CatalogueInvalid(f"{path}: {error}") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise CatalogueInvalid(f"{path}: {where}: {first['msg']}") from None
+    except ValueError as error:
+        raise CatalogueInvalid(f"{path}: {error}") from None
 
 
 def find_bundles(models: Path, name: str, entry: ModelEntry) -> list[Bundle]:
@@ -350,7 +352,7 @@ def open_version(path: Path, keys: TrustedKeys | None = None) -> Bundle:
 def _newest_version(folder: Path) -> str:
     try:
         versions = [path.name for path in folder.iterdir() if path.name.isdecimal()]
-    except OSError:
+    except (OSError, ValueError):  # the latter of a NUL in its name
         versions = []
     if not versions:
         raise BundleMissing(f"{folder}: holds no version; train or copy the bundle")

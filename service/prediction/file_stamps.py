@@ -5,6 +5,7 @@ but not the time of its last change of status.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,7 +22,7 @@ def stamps_of(paths: Iterable[Path]) -> Stamps:
     for path in paths:
         try:
             status = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # the latter of a NUL in its name
             continue
         times = (status.st_mtime_ns, status.st_ctime_ns)
         found[path] = (*times, status.st_ino, status.st_size)
@@ -33,3 +34,10 @@ def model_files(models: Path, catalogue: str) -> Iterator[Path]:
     yield models / catalogue
     yield from models.glob("*/[!.]*/manifest.json")
     yield from models.glob(f"*/[!.]*/{SIGNATURE}")
+
+
+def bundle_files(folder: Path) -> Iterator[Path]:
+    """Yield the folder of a model's versions and what lies in each version's folder."""
+    yield folder
+    with suppress(OSError, ValueError):  # whoever opens the folder says it better
+        yield from folder.glob("[!.]*/*")

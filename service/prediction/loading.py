@@ -1,11 +1,14 @@
 """A catalogue entry -> predictors that are checked, warm, and not started yet."""
 
 import logging
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from service.batching import BatchLimits
 from service.bundle import Bundle, TrustedKeys
@@ -14,10 +17,12 @@ from service.errors import (
     BundleCorrupt,
     BundleError,
     CatalogueInvalid,
+    LoadTimedOut,
     ModelNotFound,
     OptionInvalid,
 )
 from service.inputs import InputLimits, create_decoder
+from service.leaving import expect_end
 from service.prediction.catalogue import (
     CATALOGUE,
     Catalogue,
@@ -27,7 +32,7 @@ from service.prediction.catalogue import (
     open_version,
     read_catalogue,
 )
-from service.prediction.file_stamps import model_files, stamps_of
+from service.prediction.file_stamps import Stamps, model_files, stamps_of
 from service.prediction.predictor import Predictor
 from service.prediction.shadow import Shadow
 from service.runtimes import RuntimeOptions, load_runtime
@@ -35,6 +40,8 @@ from service.settings import Settings, usable_cores, worker_count
 from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+Returned = TypeVar("Returned")
 
 
 def load_catalogue(settings: Settings, metrics: Metrics, only: str | None = None) -> Catalogue:
@@ -44,16 +51,46 @@ def load_catalogue(settings: Settings, metrics: Metrics, only: str | None = None
         BundleError: naming the first file or setting that is wrong; nothing is served then.
         ModelNotFound: if `only` is not in the catalogue.
     """
-    # Before anything is read: what changes while models are loaded is noticed afterwards.
-    stamps = stamps_of(model_files(settings.models, CATALOGUE))
-    entries = read_catalogue(settings.models).models
+    limit_s = settings.max_load_ms / 1000
+    stamps, entries = _in_time(lambda: _look(settings.models), limit_s, CATALOGUE)
     if only is not None and only not in entries:
         raise ModelNotFound(only, tuple(entries))
     loader = Loader(settings, metrics)
     served = {
-        name: loader.load(name, entry) for name, entry in entries.items() if only in (None, name)
+        name: _in_time(partial(loader.load, name, entry), limit_s, name)
+        for name, entry in entries.items()
+        if only in (None, name)
     }
     return Catalogue(served, stamps)
+
+
+def too_slow(name: str, limit_s: float) -> str:
+    """Return the sentence about a load that was given up."""
+    return f"{name}: loading did not end within {limit_s:g} s (DUNNO_MAX_LOAD_MS)"
+
+
+def _look(models: Path) -> tuple[Stamps, Mapping[str, ModelEntry]]:
+    # Stamps first: what changes while models are loaded is noticed afterwards.
+    return stamps_of(model_files(models, CATALOGUE)), read_catalogue(models).models
+
+
+def _in_time(call: Callable[[], Returned], limit_s: float, name: str) -> Returned:
+    """Return what a call returns, by a thread that is left behind if it does not come back."""
+    future: Future[Returned] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  it is for whoever waits
+            future.set_exception(error)
+
+    thread = threading.Thread(target=work, name="dunno-load", daemon=True)
+    expect_end(thread)
+    thread.start()
+    done, _ = wait([future], timeout=limit_s)
+    if not done:
+        raise LoadTimedOut(too_slow(name, limit_s))
+    return future.result()
 
 
 class Loader:
@@ -62,6 +99,13 @@ class Loader:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._loading: dict[str, str] = {}
+
+    def give_up(self, name: str) -> None:
+        """Count the version of a name that is being loaded as failed."""
+        version = self._loading.get(name)
+        if version is not None:
+            self._metrics.model_state.labels(name, version, "failed").set(1)
 
     def load(self, name: str, entry: ModelEntry, before: Served | None = None) -> Served:
         """Return a name with all its versions checked and warm; `before` itself if it is the same.
@@ -88,6 +132,7 @@ class Loader:
         self, name: str, entry: ModelEntry, path: Path, old: Iterable[Predictor]
     ) -> Predictor:
         failed = self._metrics.model_state.labels(name, path.name, "failed")
+        self._loading[name] = path.name
         try:
             bundle = open_version(path, trusted_keys(self._settings))
             for predictor in old:

@@ -6,7 +6,7 @@ finds it; what is old answers whatever it has taken in, and is freed then.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,12 +15,13 @@ from service.errors import BundleError, LoadTimedOut, ModelNotFound
 from service.prediction.catalogue import (
     CATALOGUE,
     Catalogue,
+    CatalogueFile,
     ModelEntry,
     Served,
     read_catalogue,
 )
-from service.prediction.file_stamps import Stamps, model_files, stamps_of
-from service.prediction.loading import Loader
+from service.prediction.file_stamps import Stamps, bundle_files, model_files, stamps_of
+from service.prediction.loading import Loader, too_slow
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics
 
@@ -43,14 +44,19 @@ class Prepared(NamedTuple):
     failures: dict[str, BundleError]
 
 
+class Work(NamedTuple):
+    """What a load reads; unless this changes, one that hangs is not begun again."""
+
+    name: str
+    entry: ModelEntry | None = None
+    stamps: Stamps | None = None
+
+
 class HungLoad(NamedTuple):
     """A load that took too long, in a thread that was left behind."""
 
-    name: str
-    stamps: Stamps
-    """Of the files that it loads: unless these change, it is not tried again."""
-
-    future: "asyncio.Future[Served]"
+    work: Work
+    future: "asyncio.Future[Any]"
 
 
 class Reloader:
@@ -63,8 +69,10 @@ class Reloader:
         self.loader = Loader(settings, metrics)
         self._changing = asyncio.Lock()
         self._is_asked = False
-        # Keys are read in a thread of their own: a bundle that hangs shall not keep them in force.
-        self._files = RunThread("files")
+        # Keys are read in a thread of their own: neither a bundle that hangs nor the disk of the
+        # models shall keep them in force.
+        self._keys = RunThread("keys")
+        self._looks = RunThread("watch")
         # One thread for all: each would keep memory of its own for what it has loaded.
         self._loads = RunThread("load")
         self._hung: list[HungLoad] = []
@@ -72,6 +80,7 @@ class Reloader:
         self._watches: list[asyncio.Task[object]] = []
         self._others: dict[Path, ReadAnew] = {}
         self._seen: Stamps = catalogue.stamps
+        self._seen_others: Stamps = {}
 
     def start(self) -> None:
         """Begin to watch canaries and, if the settings say so, files; on the running loop."""
@@ -79,12 +88,13 @@ class Reloader:
         loop = asyncio.get_running_loop()
         self._watches.append(loop.create_task(self._watch_canaries()))
         if self._settings.watch_models_s:
-            self._watches.append(loop.create_task(self._watch_files()))
+            self._watches.append(loop.create_task(self._watch_models()))
+            self._watches.append(loop.create_task(self._watch_others()))
 
     def read_also(self, path: Path, read: ReadAnew) -> None:
         """Read another file of the operator whenever the catalogue is read; also watch it."""
         self._others[path] = read
-        self._seen = {**self._seen, **stamps_of([path])}
+        self._seen_others = {**self._seen_others, **stamps_of([path])}
 
     async def close(self, timeout_s: float) -> None:
         """Stop watching and loading; what is being let go gets `timeout_s`."""
@@ -95,15 +105,16 @@ class Reloader:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
-        self._files.stop()
-        self._loads.stop()
+        for thread in (self._keys, self._looks, self._loads):
+            thread.stop()
 
     def reload_soon(self) -> None:
         """Reload when there is time, once for all who ask before it begins."""
-        self._keep(self._read_others_quietly())
-        if not self._is_asked:
+        if self._is_asked:
+            self._read_others_soon()  # the reload that was asked for may wait for one that hangs
+        else:
             self._is_asked = True
-            self._keep(self._reload_quietly())
+            self._keep(self._quietly(self.reload))
 
     async def reload(self) -> dict[str, BundleError]:
         """Read the catalogue anew and serve what it says; return what failed, by name.
@@ -111,16 +122,18 @@ class Reloader:
         Raises:
             CatalogueInvalid: if it cannot be read; then nothing changes.
         """
+        # First: whoever loses a key shall not keep it for the sake of a bad bundle.
+        await self._read_others()
         async with self._changing:
             self._is_asked = False
-            # First: whoever loses a key shall not keep it for the sake of a bad bundle.
-            others = await self._read_others()
             try:
                 prepared = await self._prepare()
             except BundleError as error:
-                self._catalogue.failures |= {CATALOGUE: error, **others}
+                self._catalogue.failures[CATALOGUE] = error
                 self._tell_failure(UNKNOWN_MODEL, error)
                 raise
+            before, names = self._catalogue.failures, {path.name for path in self._others}
+            others = {name: error for name, error in before.items() if name in names}
             self._catalogue.failures = {**prepared.failures, **others}
             self._metrics.forget_failures(prepared.failures)
             for name, failure in prepared.failures.items():
@@ -176,18 +189,17 @@ class Reloader:
                     },
                 )
 
-    async def _read_others(self) -> dict[str, BundleError]:
+    async def _read_others(self) -> None:
         """Put in force what the other files say now; one that cannot be used changes nothing."""
-        failures: dict[str, BundleError] = {}
         for path, read in self._others.items():
             try:
-                use = await self._files.run(read)
+                use = await self._keys.run(read)
             except BundleError as error:
-                failures[path.name] = error
+                self._catalogue.failures[path.name] = error
                 self._tell_failure(UNKNOWN_MODEL, error)
             else:
+                self._catalogue.failures.pop(path.name, None)
                 use()
-        return failures
 
     @property
     def hung(self) -> list[HungLoad]:
@@ -195,15 +207,15 @@ class Reloader:
         self._hung = [load for load in self._hung if not load.future.done()]
         return self._hung
 
-    async def _read_others_quietly(self) -> None:
+    def _read_others_soon(self) -> None:
         """Read the other files at once, although a reload may be going on."""
-        self._catalogue.failures |= await self._read_others()
+        self._keep(self._quietly(self._read_others))
 
     async def _prepare(self) -> Prepared:
         """Load what the catalogue says; a name that fails stays as it is."""
         served: dict[str, Served] = {}
         failures: dict[str, BundleError] = {}
-        catalogue = await self._files.run(lambda: read_catalogue(self._settings.models))
+        catalogue = await self._read_catalogue()
         for name, entry in catalogue.models.items():
             before = self._catalogue.served.get(name)
             try:
@@ -215,38 +227,52 @@ class Reloader:
         return Prepared(served, failures)
 
     async def _prepare_one(self, name: str) -> Served:
-        catalogue = await self._files.run(lambda: read_catalogue(self._settings.models))
-        entries = catalogue.models
+        entries = (await self._read_catalogue()).models
         if name not in entries:
             raise ModelNotFound(name, tuple(entries))
         return await self._load(name, entries[name], self._catalogue.served.get(name))
 
+    async def _read_catalogue(self) -> CatalogueFile:
+        models = self._settings.models
+        return await self._in_time(Work(CATALOGUE), lambda: read_catalogue(models))
+
     async def _load(self, name: str, entry: ModelEntry, before: Served | None) -> Served:
-        """Load a name in the thread, and leave the thread behind if it does not come back.
+        """Load a name; one version after another.
 
         Raises:
             BundleError: naming the first file or setting that is wrong, or that it took too long.
         """
-        stamps = await self._files.run(lambda: stamps_of(model_files(self._folder(name), "")))
-        if any(load.name == name and load.stamps == stamps for load in self.hung):
-            raise LoadTimedOut(
-                f"{name}: still being loaded by an earlier reload; replace its files"
-            )
-        if len(self.hung) >= MOST_HUNG:
-            message = f"{name}: not loaded, as {MOST_HUNG} other loads hang; restart the server"
+        folder = self._settings.models / (entry.bundle or name)
+        stamps = await self._in_time(Work(name, entry), lambda: stamps_of(bundle_files(folder)))
+        work = Work(name, entry, stamps)
+        try:
+            return await self._in_time(work, lambda: self.loader.load(name, entry, before))
+        except LoadTimedOut:
+            self.loader.give_up(name)
+            raise
+
+    async def _in_time(self, work: Work, call: Callable[[], Found]) -> Found:
+        """Return what a call returns, and leave its thread behind if it does not come back.
+
+        Raises:
+            LoadTimedOut: if it takes too long, or the same work still hangs.
+        """
+        if any(load.work == work for load in self.hung):
+            message = f"{work.name}: still being loaded by an earlier reload; replace its files"
             raise LoadTimedOut(message)
-        future = self._loads.run(lambda: self.loader.load(name, entry, before))
+        if len(self.hung) >= MOST_HUNG:
+            message = f"{work.name}: not loaded, as {MOST_HUNG} loads hang; restart the server"
+            raise LoadTimedOut(message)
+        future = self._loads.run(call)
         seconds = self._settings.max_load_ms / 1000
         done, _ = await asyncio.wait([future], timeout=seconds)
         if done:
             return future.result()
-        self._hung.append(HungLoad(name, stamps, future))
+        self._hung.append(HungLoad(work, future))
+        future.add_done_callback(_forget)
+        self._loads.stop()  # whenever it comes back
         self._loads = RunThread("load")
-        message = f"{name}: loading did not end within {seconds:g} s (DUNNO_MAX_LOAD_MS)"
-        raise LoadTimedOut(message)
-
-    def _folder(self, name: str) -> Path:
-        return self._settings.models / name
+        raise LoadTimedOut(too_slow(work.name, seconds))
 
     def _switch(self, served: Mapping[str, Served], names: list[str] | None = None) -> None:
         before = self._catalogue.served
@@ -271,9 +297,9 @@ class Reloader:
         gone = [predictor for predictor in served.loaded if id(predictor) not in kept]
         await asyncio.gather(*(predictor.retire(patience_s) for predictor in gone))
 
-    async def _reload_quietly(self) -> None:
+    async def _quietly(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
-            await self.reload()
+            await work()
         except BundleError:
             pass  # told where it happened
         except Exception:
@@ -284,16 +310,22 @@ class Reloader:
             await asyncio.sleep(LOOK_AT_CANARIES_S)
             self.roll_back()
 
-    async def _watch_files(self) -> None:
+    async def _watch_models(self) -> None:
+        models = self._settings.models
         while True:
             await asyncio.sleep(self._settings.watch_models_s)
-            stamps = await self._files.run(self._stamps)
+            stamps = await self._looks.run(lambda: stamps_of(model_files(models, CATALOGUE)))
             if stamps != self._seen:
                 self._seen = stamps
                 self.reload_soon()  # the next look does not wait for a bundle that hangs
 
-    def _stamps(self) -> Stamps:
-        return stamps_of([*model_files(self._settings.models, CATALOGUE), *self._others])
+    async def _watch_others(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.watch_models_s)
+            stamps = await self._keys.run(lambda: stamps_of(self._others))
+            if stamps != self._seen_others:
+                self._seen_others = stamps
+                self._read_others_soon()
 
     def _keep(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -312,6 +344,12 @@ class Reloader:
                 assert served.turns is not None  # noqa: S101  looked at in the line above
                 weight = self._metrics.version_weight.labels(name, version)
                 weight.set(served.turns.share(version))
+
+
+def _forget(future: "asyncio.Future[Any]") -> None:
+    """Look at what came too late, so that nobody is told that nobody did."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _outcome(before: Mapping[str, Served], served: Mapping[str, Served], name: str) -> str:

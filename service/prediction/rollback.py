@@ -16,7 +16,7 @@ SLOWEST_SHARE = 0.01  # what lies above a 99th percentile
 class Rollback(BaseModel):
     """How much worse than the default version a canary may be; None: in this it may be any."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     errors: float | None = Field(default=None, ge=0, le=1)
     """Share of failed requests, above that of the default version."""

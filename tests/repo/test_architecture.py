@@ -12,6 +12,7 @@ LEAVES = {
     "service.settings",
     "service.memory",
     "service.files",
+    "service.leaving",
     "service.telemetry",
     "service",
 }
@@ -20,6 +21,7 @@ MAY_IMPORT = {
     "service.settings": set(),
     "service.memory": set(),
     "service.files": set(),
+    "service.leaving": set(),
     "service.telemetry": set(),
     "service.bundle": {"service.bundle"},
     "service.decision": {"service.decision", "service.bundle"},

@@ -1,4 +1,5 @@
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from service.errors import (
     BundleCorrupt,
     BundleMissing,
     CatalogueInvalid,
+    LoadTimedOut,
     ModelNotFound,
     RuntimeUnavailable,
     VersionNotFound,
 )
-from service.prediction import Catalogue, load_catalogue
+from service.prediction import Catalogue, Predictor, load_catalogue
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 
@@ -100,6 +102,41 @@ def test_unknown_version_or_alias_is_refused(models: Path, asked: dict[str, str]
             '[models.fruit]\naliases = { a = "3" }', CatalogueInvalid, "alias 'a'", id="alias"
         ),
         pytest.param("[models.nuts]", BundleMissing, "nuts", id="no such folder"),
+        *(
+            pytest.param(
+                f'[models.fruit]\nversions = ["1", "2"]\nweights = {{ "1" = {weights} }}',
+                CatalogueInvalid,
+                expected,
+                id=f"weights {weights}",
+            )
+            for weights, expected in (
+                ("inf", r"models\.fruit\.weights\.1: .*finite number"),
+                ("nan", r"models\.fruit\.weights\.1: .*finite number"),
+                ('1e308, "2" = 1e308', "weights: .*whose sum is finite"),
+            )
+        ),
+        pytest.param(
+            "[models.fruit]\nrollback = { p99_ms = nan }",
+            CatalogueInvalid,
+            r"rollback\.p99_ms: .*finite number",
+            id="rollback nan",
+        ),
+        pytest.param('[models.fruit]\nbundle = "a\\u0000b"', BundleMissing, "no version", id="NUL"),
+        pytest.param(
+            f'[models.fruit]\nbundle = "{"x" * 5000}"', BundleMissing, "no version", id="long name"
+        ),
+        pytest.param(
+            f'[models.fruit]\nversions = ["{"1" * 5000}"]',
+            BundleMissing,
+            "File name too long",
+            id="long version",
+        ),
+        pytest.param(
+            "x = " + "[" * 9999, CatalogueInvalid, "toml: is nested too deeply", id="nested"
+        ),
+        pytest.param(
+            "x = " + "1" * 9999, CatalogueInvalid, "4300 digits", id="number of 9,999 digits"
+        ),
         pytest.param('[models.fruit]\nversions = ["3"]', BundleMissing, "3", id="no such version"),
         pytest.param(
             '[models.fruit]\nruntime = "abacus"',
@@ -126,6 +163,19 @@ def test_one_corrupt_bundle_stops_the_whole_catalogue(models: Path) -> None:
 
     with pytest.raises(BundleCorrupt, match="sha256 differs"):
         catalogue_of(models, "[models.fruit]")
+
+
+def test_model_that_hangs_ends_the_start_after_the_limit(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_let_go = threading.Event()
+    monkeypatch.setattr(Predictor, "warm", lambda _: is_let_go.wait(5))
+    write_catalogue(models, "fruit")
+
+    with pytest.raises(LoadTimedOut, match=r"^fruit: .* within 0\.1 s \(DUNNO_MAX_LOAD_MS\)"):
+        load_catalogue(Settings(models=models, max_load_ms=100), Metrics())
+
+    is_let_go.set()
 
 
 def test_folder_of_another_version_is_refused(models: Path) -> None:

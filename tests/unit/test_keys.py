@@ -105,6 +105,18 @@ def test_entry_allows_all_but_metrics_unless_it_says_otherwise() -> None:
         ),
         pytest.param('[keys."Shop!"]\nsha256 = []', "keys.Shop!", id="bad name"),
         pytest.param("[keys", "Expected", id="no TOML"),
+        pytest.param("x = " + "[" * 9999, "is nested too deeply", id="nested"),
+        pytest.param("x = " + "1" * 9999, ".*4300 digits", id="number of 9,999 digits"),
+        pytest.param(
+            f'[keys.shop]\nsha256 = ["{DIGEST}"]\nrequests_per_s = nan',
+            "keys.shop.requests_per_s: ",
+            id="rate that is no number",
+        ),
+        pytest.param(
+            f'[keys.shop]\nsha256 = ["{DIGEST}"]\nrequests_per_s = 1e-310',
+            "keys.shop.requests_per_s: ",
+            id="rate whose pause is endless",
+        ),
     ],
 )
 def test_file_of_keys_that_makes_no_sense_is_refused_by_place(

@@ -49,6 +49,45 @@ def test_file_outside_the_bundle_is_refused(content: dict[str, Any], name: str) 
     assert "leaves the bundle" in refusal(content)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\0b", "cannot be printed"),
+        ("a\nb", "cannot be printed"),
+        ("\u202egnp.exe", "cannot be printed"),
+        ("x" * 5000, "more than 255 bytes"),
+        ("é" * 128, "more than 255 bytes"),
+        ("a/" * 600 + "b", "more than 1,024 bytes"),
+    ],
+    ids=["NUL", "line feed", "right to left", "5,000 characters", "256 bytes", "1,201 bytes"],
+)
+def test_file_name_that_no_file_can_have_is_refused(
+    content: dict[str, Any], name: str, said: str
+) -> None:
+    content["files"][name] = content["files"]["model.onnx"]
+
+    refused = refusal(content)
+
+    assert said in refused
+    assert len(refused) < 2000
+
+
+@pytest.mark.parametrize("place", ["at the top", "within"])
+def test_key_that_stands_twice_is_refused_by_its_name(content: dict[str, Any], place: str) -> None:
+    written = json.dumps(content)
+    key = "labels" if place == "at the top" else "threshold"
+    twice = written.replace(
+        f'"{key}": ', f'"{key}": {json.dumps(value_of(content, key))}, "{key}": '
+    )
+
+    with pytest.raises(ManifestInvalid, match=f'^here: the key "{key}" stands twice; keep one$'):
+        parse_manifest(twice.encode(), "here")
+
+
+def value_of(content: dict[str, Any], key: str) -> Any:
+    return content[key] if key in content else content["policy"][key]
+
+
 def test_logits_must_have_one_column_for_each_label(content: dict[str, Any]) -> None:
     assert "logits" in refusal({**content, "labels": ["apple", "pear"], "conformal": None})
 

@@ -15,10 +15,11 @@ from services import Service, until
 
 from service.batching import Delivery
 from service.decision import Row
-from service.errors import BundleCorrupt, CatalogueInvalid, LoadTimedOut, ModelNotFound
+from service.errors import BundleCorrupt, CatalogueInvalid, KeysInvalid, LoadTimedOut, ModelNotFound
 from service.prediction import Catalogue, Predictor, Reloader, load_catalogue
+from service.prediction.catalogue import ModelEntry
 from service.settings import Settings
-from service.telemetry.metrics import Metrics, Timing
+from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, Timing
 
 pytestmark = pytest.mark.anyio
 
@@ -367,19 +368,21 @@ async def test_changed_catalogue_is_noticed_if_told_to_watch(models: Path) -> No
 
 
 class HangingLoads:
-    """Lets the loads of a reloader hang until it is told."""
+    """Lets the loads of a reloader hang until it is told; of one version only if it is named."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, version: str | None = None) -> None:
         self.is_let_go = threading.Event()
         self.begun = 0
+        self._version = version
         loader = serving.reloader.loader
         self._load = loader.load
         loader.load = self.load  # type: ignore[method-assign, assignment]
 
-    def load(self, *asked: Any) -> Any:
-        self.begun += 1
-        assert self.is_let_go.wait(PATIENCE_S)
-        return self._load(*asked)
+    def load(self, name: str, entry: ModelEntry, *asked: Any) -> Any:
+        if self._version is None or self._version in entry.versions:
+            self.begun += 1
+            assert self.is_let_go.wait(PATIENCE_S)
+        return self._load(name, entry, *asked)
 
 
 async def test_load_that_hangs_is_given_up_reported_and_not_begun_again(models: Path) -> None:
@@ -425,6 +428,108 @@ async def test_other_files_are_read_while_a_load_hangs(models: Path) -> None:
 
     hanging.is_let_go.set()
     await serving.reloader.close(PATIENCE_S)
+
+
+async def test_other_version_is_served_while_the_load_of_one_hangs(models: Path) -> None:
+    serving = Serving(models, versions("1"), max_load_ms=100)
+    hanging = HangingLoads(serving, "2")
+    serving.write(versions("2"))
+    assert isinstance((await serving.reloader.reload())["fruit"], LoadTimedOut)
+
+    await serving.become(versions("3"))
+
+    assert serving.find().manifest.version == "3"
+    assert len(serving.reloader.hung) == 1
+    hanging.is_let_go.set()
+    await until(lambda: not serving.reloader.hung)
+    assert serving.find().manifest.version == "3"
+
+
+async def test_load_that_hangs_is_begun_again_once_a_file_of_it_is_written_to(
+    models: Path,
+) -> None:
+    serving = Serving(models, versions("1"), max_load_ms=100)
+    hanging = HangingLoads(serving)
+    serving.write(versions("2"))
+    await serving.reloader.reload()
+    graph = models / "fruit" / "2" / "model.onnx"
+    graph.write_bytes(graph.read_bytes())
+
+    await serving.reloader.reload()
+
+    assert hanging.begun == 2
+    hanging.is_let_go.set()
+
+
+async def test_version_whose_load_hangs_is_told_in_its_state(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = Serving(models, versions("1"), max_load_ms=100)
+    is_let_go = threading.Event()
+    monkeypatch.setattr(Predictor, "warm", lambda _: is_let_go.wait(PATIENCE_S))
+    serving.write(versions("1", "2"))
+
+    await serving.reloader.reload()
+
+    assert (serving.state("1", "failed"), serving.state("2", "failed")) == (0, 1)
+    is_let_go.set()
+
+
+async def test_catalogue_that_hangs_is_reported_and_keeps_no_key_in_force(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = Serving(models, versions("1"), max_load_ms=100, watch_models_s=0.01)
+    is_let_go = threading.Event()
+    for slow in ("read_catalogue", "model_files"):
+        name = f"service.prediction.reloader.{slow}"
+        monkeypatch.setattr(name, lambda *_: is_let_go.wait(PATIENCE_S))
+    keys, in_force = models / "keys.toml", list[str]()
+    keys.write_text("a")
+
+    def read() -> Callable[[], None]:
+        text = keys.read_text()
+        return lambda: in_force.append(text)
+
+    serving.reloader.read_also(keys, read)
+    serving.reloader.start()
+    with pytest.raises(LoadTimedOut, match=r"catalogue\.toml"):
+        await serving.reloader.reload()
+    keys.write_text("changed")
+
+    await until(lambda: in_force[-1:] == ["changed"])
+
+    is_let_go.set()
+    await serving.reloader.close(PATIENCE_S)
+
+
+async def test_keys_that_cannot_be_read_are_reported_once_and_until_they_can(
+    models: Path,
+) -> None:
+    serving = Serving(models, versions("1"))
+    failing = [KeysInvalid("no keys")]
+
+    def read() -> Callable[[], None]:
+        for error in failing:
+            raise error
+        return lambda: None
+
+    serving.reloader.read_also(models / "keys.toml", read)
+    hanging = HangingLoads(serving)
+    serving.reloader.reload_soon()
+    await until(lambda: hanging.begun == 1)
+    failed = {"model": UNKNOWN_MODEL, "outcome": "failed"}
+    assert list(serving.catalogue.failures) == ["keys.toml"]
+    assert serving.metrics.registry.get_sample_value("dunno_model_reloads_total", failed) == 1
+
+    failing.clear()
+    serving.reloader.reload_soon()
+    await asyncio.sleep(0)
+    serving.reloader.reload_soon()
+    await until(lambda: not serving.catalogue.failures)
+
+    hanging.is_let_go.set()
+    await serving.reloader.close(PATIENCE_S)
+    assert serving.catalogue.failures == {}
 
 
 async def test_files_that_did_not_change_are_not_loaded_again(models: Path) -> None:

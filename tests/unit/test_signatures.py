@@ -20,7 +20,7 @@ from model_signing import hashing, signing, verifying
 from signing_keys import KeyPair, key_pair
 
 from service.bundle import TrustedKeys, open_bundle
-from service.bundle.signatures import MAX_SIGNATURE_BYTES, SIGNATURE
+from service.bundle.signatures import MAX_SIGNATURE_BYTES, SIGNATURE, _files
 from service.errors import SignatureInvalid, TrustedKeyInvalid
 from training.signing import sign_bundle
 
@@ -327,6 +327,53 @@ def sign_statement(folder: Path, keys: KeyPair, change: Callable[[Any], object])
     content["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
     content["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(signature).decode()
     (folder / SIGNATURE).write_text(json.dumps(content))
+
+
+def test_key_that_stands_twice_in_a_signature_is_refused_by_its_name(
+    signed: Path, keys: KeyPair
+) -> None:
+    path = signed / SIGNATURE
+    path.write_text(path.read_text().replace('"payload"', '"payload": "", "payload"', 1))
+
+    with pytest.raises(SignatureInvalid, match='the key "payload" stands twice'):
+        verify(signed, keys)
+
+
+def test_key_that_stands_twice_in_a_statement_is_refused_by_its_name(
+    signed: Path, keys: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dumps = json.dumps
+    monkeypatch.setattr(
+        json, "dumps", lambda each: dumps(each).replace('"_type"', '"_type": 1, "_type"')
+    )
+    sign_statement(signed, keys, lambda _: None)
+    monkeypatch.undo()
+
+    with pytest.raises(SignatureInvalid, match='the key "_type" stands twice'):
+        verify(signed, keys)
+
+
+def test_signature_larger_than_it_may_be_is_refused(signed: Path, keys: KeyPair) -> None:
+    (signed / SIGNATURE).write_bytes(b" " * (MAX_SIGNATURE_BYTES + 1))
+
+    with pytest.raises(SignatureInvalid, match=r"larger than 1,048,576 bytes"):
+        verify(signed, keys)
+
+
+def test_fifo_that_takes_the_place_of_a_signed_file_is_refused_at_once(
+    signed: Path, keys: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(folder: Path) -> list[Path]:
+        """List the files, and let one of them be another thing a moment later."""
+        found = list(_files(folder))
+        (folder / "model.onnx").unlink()
+        os.mkfifo(folder / "model.onnx")
+        return found
+
+    monkeypatch.setattr("service.bundle.signatures._files", replace)
+
+    with pytest.raises(SignatureInvalid, match=r"model\.onnx.* cannot be read \(no regular file\)"):
+        verify(signed, keys)
 
 
 def name_a_file_twice(statement: Any) -> None:
