@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.bodies import UNREAD, BodyLimits, CallerGone, linger, read_payload
 from service.api.departures import Departure
 from service.api.fastlane import (
+    Account,
     identity,
     log_slow,
     server_timing,
@@ -29,9 +30,18 @@ from service.api.problems import OUTCOME, headers_of, status_of
 from service.decision import Row, Terms
 from service.errors import ClientError, Draining, DunnoError, QueueFull, reason_of
 from service.inputs import Decoded, Payload
-from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Reader
+from service.prediction import (
+    Answer,
+    Catalogue,
+    Choice,
+    DecoderPool,
+    Prediction,
+    Predictor,
+    Reader,
+)
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
+from service.telemetry.recent import Recent
 from service.telemetry.tracing import begin_trace
 
 if TYPE_CHECKING:
@@ -99,6 +109,7 @@ class Call:
         self._decode_s = 0.0
         self._held_bytes = 0
         self._predictor: Predictor | None = None
+        self._recent: Recent | None = None
         self._prediction: Prediction | None = None
         self._predicted_s = 0.0
 
@@ -111,13 +122,15 @@ class Call:
         """How the body is compressed; nothing if it is not."""
         return self.header(b"content-encoding").strip().lower()
 
-    def use(self, predictor: Predictor) -> None:
+    def use(self, choice: Choice) -> Predictor:
         """Ask a model: the request is counted with it, and it is kept until `let_go`."""
+        predictor, self._recent = choice
         self._metrics = predictor.metrics.of_protocol(self._metrics.protocol)
         self._predictor = predictor
         if self.trace is not None:
             self.trace.describe(predictor.name, predictor.manifest.version)
         predictor.hold()  # another version may take its place while the body comes
+        return predictor
 
     def let_go(self) -> None:
         """Need the model no more."""
@@ -143,10 +156,17 @@ class Call:
         self._body_limits.room.give_back(self._held_bytes)
         self._held_bytes = 0
 
-    def deadline_s(self, patience_s: float | None = None) -> float:
-        """Return when the answer is worthless: soon, if the caller says so, never later."""
+    def deadline_s(self, patience_s: float | None = None, since_s: float | None = None) -> float:
+        """Return when the answer is worthless: soon, if the caller says so, never later.
+
+        Args:
+            patience_s: how long the caller waits; None: as long as the settings say.
+            since_s: when the body had come; None: now.
+        """
         most_s = self._settings.deadline_ms / 1000
-        return time.monotonic() + (most_s if patience_s is None else min(patience_s, most_s))
+        if patience_s is not None and patience_s < most_s:
+            most_s, self._recent = patience_s, None  # whether it is kept is the caller's choice
+        return (time.monotonic() if since_s is None else since_s) + most_s
 
     async def read(self, reader: Reader[Read], payload: Payload, deadline_s: float) -> Read:
         """Return what a body asks, read beside the event loop if it is heavy.
@@ -195,13 +215,17 @@ class Call:
         self._predicted_s = time.perf_counter()
         return Judged(prediction, answers)
 
+    @property
+    def _account(self) -> Account:
+        return Account(self._metrics, self._recent, self.trace)
+
     def count_answered(self) -> None:
         """Count the request with what it was answered, if it predicted anything."""
         if self._prediction is not None:
             now_s = time.perf_counter()
             timing = Timing(*self._prediction.stages, now_s - self._predicted_s)
             seconds = now_s - self._started_s
-            tell_answered(self._metrics, self.trace, self._prediction.rows, seconds, timing)
+            tell_answered(self._account, self._prediction.rows, seconds, timing)
             if seconds >= self._settings.slow_request_s and self._predictor is not None:
                 facts = identity(self.trace, self.key)
                 log_slow(self.request_id, self._predictor.name, seconds, timing, facts)
@@ -218,7 +242,7 @@ class Call:
     def count(self, outcome: str, status: int = 0) -> None:
         """Count the request as one that got no verdict; status 0: nobody is there to be told."""
         seconds = time.perf_counter() - self._started_s
-        tell_failed(self._metrics, self.trace, outcome, seconds, status)
+        tell_failed(self._account, outcome, seconds, status)
 
     def log(self, status: int) -> None:
         """Write the line of the access log."""

@@ -112,8 +112,7 @@ async def predict(call: Call, model: str) -> Response:
     Raises:
         DunnoError: if there is none.
     """
-    predictor = call.catalogue.find(model)
-    call.use(predictor)
+    predictor = call.use(call.catalogue.choose(model))
     options, has_verdicts, asked, deadline_s = await ask(call, predictor, InstancesReader)
     if asked.is_column:
         raise InputInvalid("body", 'the key "instances"', "inputs")

@@ -25,9 +25,18 @@ from service.decision import Answered, Terms
 from service.errors import ClientError, Draining, DunnoError, reason_of
 from service.inputs.budget import ByteBudget
 from service.memory import plan_process_memory
-from service.prediction import Answer, Catalogue, DecoderPool, Prediction, Predictor, Stages
+from service.prediction import (
+    Answer,
+    Catalogue,
+    Choice,
+    DecoderPool,
+    Prediction,
+    Predictor,
+    Stages,
+)
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
+from service.telemetry.recent import Recent
 from service.telemetry.tracing import begin_trace
 
 if TYPE_CHECKING:
@@ -53,6 +62,19 @@ class Route(NamedTuple):
     terms: Terms
     patience_s: float
     """Seconds after which the answer is worthless."""
+
+    recent: Recent | None
+    """Takes note of the request; None: nobody does."""
+
+
+class Account(NamedTuple):
+    """What is told of the end of a request."""
+
+    metrics: RequestMetrics
+    recent: Recent | None
+    """Who compares versions."""
+
+    trace: "RequestTrace | None"
 
 
 class Fastlane:
@@ -134,8 +156,8 @@ class Fastlane:
     async def _predict(self, exchange: "_Exchange", receive: Receive, departure: Departure) -> None:
         scope = exchange.scope
         options = read_options(scope["query_string"])
-        predictor = _find(seen_by(scope, self._catalogue), scope["path"], options)
-        exchange.ask(predictor)
+        predictor, recent = self._choose(seen_by(scope, self._catalogue), scope["path"], options)
+        exchange.ask(predictor, recent)
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
         prediction = await self._prediction(
             exchange, receive, departure, (predictor, options, terms)
@@ -176,13 +198,19 @@ class Fastlane:
             if not _is_plain(url):
                 return None
             options = read_options(query)
-            predictor = _find(self._catalogue, path.decode(), options)
+            predictor, recent = self._choose(self._catalogue, path.decode(), options)
             terms = predictor.judge.terms(options.max_error, options.min_confidence)
-            route = Route(predictor, options, terms, self._patience_s(options))
+            route = Route(predictor, options, terms, self._patience_s(options), recent)
             is_settled = options.has_version or not self._catalogue.is_shared_out(predictor.name)
             if is_settled and len(url) <= LONGEST_ROUTE_BYTES and len(self._routes) < MOST_ROUTES:
                 self._routes[url] = route
         return route
+
+    def _choose(self, catalogue: Catalogue, path: str, options: Options) -> Choice:
+        choice = catalogue.choose(path[len(PREFIX) :], options.version, options.alias)
+        if self._patience_s(options) < self._settings.deadline_ms / 1000:
+            return Choice(choice.predictor)  # whether so short a deadline is kept is the caller's
+        return choice
 
     def _patience_s(self, options: Options) -> float:
         most_s = self._settings.deadline_ms / 1000
@@ -198,10 +226,6 @@ def _as_get(scope: Scope) -> Scope:
     return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
-def _find(catalogue: Catalogue, path: str, options: Options) -> Predictor:
-    return catalogue.find(path[len(PREFIX) :], options.version, options.alias)
-
-
 class _Exchange:
     """One request and its response."""
 
@@ -213,6 +237,7 @@ class _Exchange:
         self._send = send
         self._started_s = time.perf_counter()
         self._status = 0
+        self._recent: Recent | None = None
         self.trace: RequestTrace | None = None
 
     @property
@@ -220,9 +245,13 @@ class _Exchange:
         """Whether a response is on its way."""
         return self._status != 0
 
-    def ask(self, predictor: Predictor) -> None:
+    @property
+    def _account(self) -> Account:
+        return Account(self.metrics, self._recent, self.trace)
+
+    def ask(self, predictor: Predictor, recent: Recent | None) -> None:
         """Count the request with a model from now on."""
-        self.metrics = predictor.metrics
+        self.metrics, self._recent = predictor.metrics, recent
         if self.trace is not None:
             self.trace.describe(predictor.name, predictor.manifest.version)
 
@@ -239,7 +268,7 @@ class _Exchange:
         await self._write(200, body, headers)
         seconds = time.perf_counter() - self._started_s
         timing = Timing(*prediction.stages, encode_s)
-        tell_answered(self.metrics, self.trace, prediction.rows, seconds, timing)
+        tell_answered(self._account, prediction.rows, seconds, timing)
         if seconds >= slow_s:
             facts = identity(self.trace, key_of(self.scope))
             log_slow(self.request_id, predictor.name, seconds, timing, facts)
@@ -275,7 +304,7 @@ class _Exchange:
 
     def count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s
-        tell_failed(self.metrics, self.trace, outcome, seconds, status)
+        tell_failed(self._account, outcome, seconds, status)
 
     def log(self) -> None:
         log.info(
@@ -308,13 +337,16 @@ class _Exchange:
 
 
 def tell_answered(
-    metrics: RequestMetrics,
-    trace: "RequestTrace | None",
+    account: Account,
     rows: Sequence[Answer | DunnoError],
     seconds: float,
     timing: Timing,
 ) -> None:
-    """Tell metrics and trace of a request that got its verdicts."""
+    """Tell of a request that got its verdicts."""
+    metrics, recent, trace = account
+    if recent is not None:
+        answers = (row for row in rows if isinstance(row, Answer))
+        recent.see_request(seconds, [answer.verdict.reason for answer in answers])
     outcome = outcome_of(rows)
     if trace is None:
         metrics.count_answered(outcome, seconds, timing)
@@ -323,14 +355,11 @@ def tell_answered(
         trace.answered(outcome, len(rows), timing)
 
 
-def tell_failed(
-    metrics: RequestMetrics,
-    trace: "RequestTrace | None",
-    outcome: str,
-    seconds: float,
-    status: int,
-) -> None:
-    """Tell metrics and trace of a request that got none; status 0: nobody was there to be told."""
+def tell_failed(account: Account, outcome: str, seconds: float, status: int) -> None:
+    """Tell of a request that got none; status 0: nobody was there to be told."""
+    metrics, recent, trace = account
+    if recent is not None:
+        recent.see_failure(outcome)
     trace_id = "" if trace is None else trace.trace_id
     metrics.count_request(outcome, seconds, is_ok=False, trace_id=trace_id)
     if trace is not None:

@@ -24,6 +24,7 @@ from service.api.bodies import payload_of
 from service.api.cors import Cors
 from service.api.fastlane import (
     PREFIX,
+    Account,
     Fastlane,
     Route,
     identity,
@@ -290,7 +291,7 @@ class _Exchange:
     def set_result(self, delivery: Delivery[list[Row]]) -> None:
         """Write the answer."""
         started_s = time.perf_counter()
-        predictor, options, terms, _ = self._route
+        predictor, options, terms, *_ = self._route
         rows = predictor.answers(delivery.outputs, terms)
         failure = rows[0]
         if isinstance(failure, DunnoError) and all(isinstance(row, DunnoError) for row in rows):
@@ -309,7 +310,7 @@ class _Exchange:
         )
         timing = Timing(*stages, encoded_s - decided_s)
         seconds = time.perf_counter() - self._started_s
-        tell_answered(predictor.metrics, self._trace, rows, seconds, timing)
+        tell_answered(self._account, rows, seconds, timing)
         if seconds >= self._lane.slow_s:
             facts = identity(self._trace, self._key)
             log_slow(self._request_id, predictor.name, seconds, timing, facts)
@@ -355,7 +356,11 @@ class _Exchange:
 
     def _count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s
-        tell_failed(self._route.predictor.metrics, self._trace, outcome, seconds, status)
+        tell_failed(self._account, outcome, seconds, status)
+
+    @property
+    def _account(self) -> Account:
+        return Account(self._route.predictor.metrics, self._route.recent, self._trace)
 
 
 class _Lines:

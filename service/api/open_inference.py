@@ -218,8 +218,7 @@ async def infer(call: Call, model: str, version: str | None) -> Response:
     Raises:
         DunnoError: if there is none.
     """
-    predictor = call.catalogue.find(model, version)
-    call.use(predictor)
+    predictor = call.use(call.catalogue.choose(model, version))
     payload = await call.read_body()
     length = call.header(_HEAD_LENGTH.encode())
     reader = InferenceReader(
@@ -236,7 +235,7 @@ async def infer(call: Call, model: str, version: str | None) -> Response:
     check_outputs(outputs, predictor)
     terms = predictor.judge.terms(asked.max_error, asked.min_confidence)
     if asked.timeout_s is not None:
-        deadline_s = min(deadline_s, arrived_s + asked.timeout_s)
+        deadline_s = call.deadline_s(asked.timeout_s, arrived_s)
     judged = await call.predict(predictor, asked.decoded, terms, deadline_s)
     replies = [reply(output, judged, predictor) for output in outputs]
     return await respond(call, predictor, asked, replies, judged)

@@ -172,8 +172,7 @@ async def predict(call: Call, target: Target, verb: str) -> Response:
         DunnoError: if there is none.
     """
     call.not_found_text = target.text
-    predictor = call.catalogue.find(*target)
-    call.use(predictor)
+    predictor = call.use(call.catalogue.choose(*target))
     if verb == "regress":
         expected = "predict or classify: the model tells labels apart"
         raise InputInvalid("method", expected, "regress")

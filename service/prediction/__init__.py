@@ -2,7 +2,7 @@
 
 from service.batching import Delivery
 from service.bundle import Manifest
-from service.prediction.catalogue import Catalogue
+from service.prediction.catalogue import Catalogue, Choice
 from service.prediction.decoding import DecoderPool, Reader
 from service.prediction.loading import load_catalogue
 from service.prediction.predictor import Answer, Prediction, Predictor, Stages
@@ -11,6 +11,7 @@ from service.prediction.reloader import Reloader
 __all__ = [
     "Answer",
     "Catalogue",
+    "Choice",
     "DecoderPool",
     "Delivery",
     "Manifest",

@@ -1,10 +1,11 @@
 """Which bundles are served under which names: `catalogue.toml`, and the predictors it led to."""
 
 import math
+import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -99,6 +100,15 @@ class CatalogueFile(BaseModel):
 NO_CHOICE = ModelEntry()
 
 
+class Choice(NamedTuple):
+    """Who answers a request."""
+
+    predictor: Predictor
+    recent: Recent | None = None
+    """Takes note of the request, if weights chose the version and a canary is compared: what
+    callers choose for themselves says nothing about it."""
+
+
 class Served:
     """One name: its versions, aliases, and who gets the requests that name no version."""
 
@@ -131,26 +141,42 @@ class Served:
 
     def start(self) -> None:
         """Begin to take rows, on the running event loop; who does already goes on."""
-        for version, predictor in self.predictors.items():
+        for predictor in self.predictors.values():
             predictor.copy = None
-            predictor.metrics.watch(self._recent.get(version))
             if not predictor.is_ready:
                 predictor.start()
         if self.shadow is not None:
             self.default.copy = self.shadow.copy
             self.shadow.candidate.describe("shadow")
 
-    def take(self) -> Predictor:
+    def take(self) -> Choice:
         """Return who answers the next request that names no version."""
-        return self.default if self.turns is None else self.predictors[self.turns.take()]
+        if self.turns is None:
+            return Choice(self.default)
+        version = self.turns.take()
+        return Choice(self.predictors[version], self._note_taker(version))
+
+    def _note_taker(self, version: str) -> Recent | None:
+        """Return what takes note of a request: of the default version as seldom as of canaries.
+
+        Else its last requests would be of a shorter time than theirs, and a burst of odd ones would
+        be forgotten sooner in its favour.
+        """
+        recent, rule, turns = self._recent.get(version), self.entry.rollback, self.turns
+        if recent is None or rule is None or turns is None:
+            return None
+        if self.predictors[version] is self.default and recent.requests >= rule.rows:
+            shares = [turns.share(each) for each in self.predictors]
+            least = min(share for share in shares if share > 0)
+            if random.random() > least / turns.share(version):  # noqa: S311  no secret
+                return None
+        return recent
 
     def find_faults(self) -> dict[str, Finding]:
         """Return what is wrong with canaries that have traffic, by version."""
         rule, turns = self.entry.rollback, self.turns
         if rule is None or turns is None:
             return {}
-        for predictor in self.predictors.values():
-            predictor.metrics.count_notes()
         usual = self._recent[self.default.manifest.version]
         found = {
             version: find_fault(self._recent[version], usual, rule)
@@ -201,9 +227,18 @@ class Catalogue:
             ModelNotFound: naming the models that are served.
             VersionNotFound: naming the versions or aliases there are.
         """
+        return self.choose(name, version, alias).predictor
+
+    def choose(self, name: str, version: str | None = None, alias: str | None = None) -> Choice:
+        """Return the same, and what takes note of the request.
+
+        Raises:
+            ModelNotFound: naming the models that are served.
+            VersionNotFound: naming the versions or aliases there are.
+        """
         if version is None and alias is None:
             return self._name(name).take()
-        return self.look(name, version, alias)
+        return Choice(self.look(name, version, alias))
 
     def look(self, name: str, version: str | None = None, alias: str | None = None) -> Predictor:
         """Return the same without taking a turn: the default version unless one is asked for.

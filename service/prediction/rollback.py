@@ -14,7 +14,10 @@ SLOWEST_SHARE = 0.01  # what lies above a 99th percentile
 
 
 class Rollback(BaseModel):
-    """How much worse than the default version a canary may be; None: in this it may be any."""
+    """How much worse than the default version a canary may be; None: in this it may be any.
+
+    Only requests that the weights assigned and whose deadline is `DUNNO_DEADLINE_MS` are compared.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -28,7 +31,8 @@ class Rollback(BaseModel):
     """99th percentile of the time of answered requests, above that of the default version."""
 
     rows: int = Field(default=500, ge=10, le=100_000)
-    """So many of the last rows, and requests, of each version are compared."""
+    """So many of the last rows, and requests, of each version are compared. A request counts with
+    a twentieth of them at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,30 +1,37 @@
 """Which version takes the next request, when weights share out the traffic of a name."""
 
+import random
 from bisect import bisect_right
 from collections.abc import Mapping
 from itertools import accumulate
 
+PARTS = 16
 GOLDEN_SHARE = (5**0.5 - 1) / 2
-"""Step around a circle that comes near every point equally often, whoever asks in what rhythm."""
+"""Step around a circle that comes near every point equally often."""
 
 
 class Turns:
     """Versions in turn, each as often as its weight says: exact within a few of any 100 requests.
 
-    The same order in every process, and no dice: each request goes a golden share further around a
-    circle, on which every version has an arc as long as its weight.
+    Each request goes to a point of a circle, on which every version has an arc as long as its
+    weight. The circle has 16 parts. Each 16 requests go to all of them in an order that is drawn,
+    so that no caller knows which version answers next, and by a golden share further in each.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         """Weights by version, at least one of them above 0."""
-        self._point = 0.0
+        self._parts: list[int] = []
+        self._point = random.random()  # noqa: S311  no secret
         self.weights = dict(weights)
         self._share_out()
 
     def take(self) -> str:
         """Return the version of the next request."""
-        self._point = (self._point + GOLDEN_SHARE) % 1.0
-        return self._versions[bisect_right(self._bounds, self._point)]
+        if not self._parts:
+            self._parts = random.sample(range(PARTS), PARTS)
+            self._point = (self._point + GOLDEN_SHARE) % 1.0
+        point = (self._parts.pop() + self._point) / PARTS
+        return self._versions[bisect_right(self._bounds, point)]
 
     def drop(self, version: str) -> None:
         """Give a version no turn any more; the others share its weight."""

@@ -21,7 +21,6 @@ from prometheus_client.process_collector import ProcessCollector
 from service.telemetry.drift import ALARM, Drift
 from service.telemetry.exposition import TEXT, Format
 from service.telemetry.logs import dropped_lines
-from service.telemetry.recent import Recent
 from service.telemetry.series import Counter, Gauge, Histogram
 
 UNKNOWN_MODEL = "_unknown"
@@ -468,7 +467,6 @@ class RequestMetrics:
     ) -> None:
         self._input_rejections = metrics.input_rejections
         self._answered_requests: list[tuple[str, float, Timing]] = []
-        self._recent: Recent | None = None
         # Notes are made on the event loop and may be counted in the thread that answers a scrape.
         self._counting = threading.Lock()
         self._model = model
@@ -493,8 +491,6 @@ class RequestMetrics:
         self._durations[is_ok].observe(seconds)
         if trace_id:
             self._durations[is_ok].exemplify(seconds, trace_id)
-        if self._recent is not None:
-            self._recent.see_failure(outcome)
 
     def count_answered(
         self, outcome: str, seconds: float, timing: Timing, trace_id: str = ""
@@ -523,12 +519,6 @@ class RequestMetrics:
         self._durations[True].observe_all(seconds)
         for stage, values in zip(STAGES, zip(*timings, strict=True), strict=True):
             self.stages[stage].observe_all(values)
-        if self._recent is not None:
-            self._recent.see_answered(seconds)
-
-    def watch(self, recent: Recent | None) -> None:
-        """Let `recent` see every request from now on; None: nobody."""
-        self._recent = recent
 
     def totals(self, *, is_ok: bool) -> tuple[int, float]:
         """Return how many requests were answered, or were not, and their seconds together."""
@@ -590,7 +580,6 @@ class ModelMetrics(RequestMetrics):
         """Return the series of requests that come by another protocol than our own."""
         if protocol not in self._protocols:
             self._protocols[protocol] = RequestMetrics(self._metrics, *self._names, protocol)
-            self._protocols[protocol].watch(self._recent)
         return self._protocols[protocol]
 
     def statistics(self) -> Statistics:
@@ -610,12 +599,6 @@ class ModelMetrics(RequestMetrics):
             last_success_s=self._last_success.value,
             stages={name: (sum(each.counts), each.sum) for name, each in self.stages.items()},
         )
-
-    def watch(self, recent: Recent | None) -> None:
-        """Let `recent` see every request and row from now on; None: nobody."""
-        super().watch(recent)
-        for others in self._protocols.values():
-            others.watch(recent)
 
     def set_state(self, state: str) -> None:
         """Tell the state of the version, one of `STATES`."""
@@ -682,8 +665,6 @@ class ModelMetrics(RequestMetrics):
             for label, number in Tally(best).items():
                 self._labels[label].inc(number)
         self._confidence.observe_all(confidence)
-        if self._recent is not None:
-            self._recent.see_rows(reasons)
         p_values: Sequence[float] | None = None if novelty_p[0] is None else novelty_p
         if p_values is not None:
             self._novelty.observe_all(p_values)

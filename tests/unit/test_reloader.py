@@ -19,7 +19,8 @@ from service.errors import BundleCorrupt, CatalogueInvalid, KeysInvalid, LoadTim
 from service.prediction import Catalogue, Predictor, Reloader, load_catalogue
 from service.prediction.catalogue import ModelEntry
 from service.settings import Settings
-from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, Timing
+from service.telemetry.metrics import UNKNOWN_MODEL, Metrics
+from service.telemetry.recent import Recent
 
 pytestmark = pytest.mark.anyio
 
@@ -583,11 +584,18 @@ RULE = "rollback = { errors = 0.02, dont_know = 0.2, p99_ms = 100, rows = 10 }"
 
 
 def judged(serving: Serving, version: str, seconds: float = 0.001) -> None:
-    """Count ten requests of one row each that were answered."""
-    metrics = serving.find(version).metrics
+    """Take note of ten requests of one row each that were answered."""
     for _ in range(10):
-        metrics.count_answered("answered", seconds, Timing(0, 0, 0, 0, 0))
-        metrics.count_rows([(None, 0, 0.9, 0.5)])
+        recent_of(serving, version).see_request(seconds, [None])
+
+
+def recent_of(serving: Serving, version: str) -> Recent:
+    """Return what takes note of the next request that goes to a version."""
+    while True:
+        choice = serving.catalogue.choose("fruit")
+        if choice.predictor is serving.find(version):
+            assert choice.recent is not None
+            return choice.recent
 
 
 async def test_canary_that_fails_loses_its_weight_and_it_is_told_why(
@@ -595,7 +603,7 @@ async def test_canary_that_fails_loses_its_weight_and_it_is_told_why(
 ) -> None:
     serving = Serving(models, CANARY + RULE)
     judged(serving, "1")
-    serving.find("2").metrics.count_request("error", 0.001, is_ok=False)
+    recent_of(serving, "2").see_failure("error")
 
     serving.reloader.roll_back()
 
@@ -614,6 +622,41 @@ async def test_canary_as_good_as_the_default_keeps_its_weight(models: Path) -> N
     serving.reloader.roll_back()
 
     assert {serving.find().manifest.version for _ in range(100)} == {"1", "2"}
+
+
+async def test_only_what_the_weights_assign_is_noted(models: Path) -> None:
+    serving = Serving(models, CANARY + 'aliases = { next = "2" }\n' + RULE)
+
+    assert serving.catalogue.choose("fruit", "2").recent is None
+    assert serving.catalogue.choose("fruit", alias="next").recent is None
+
+
+async def test_default_version_is_noted_as_often_as_the_canary_once_enough_is_known(
+    models: Path,
+) -> None:
+    serving = Serving(models, CANARY + RULE)
+    judged(serving, "1")
+    noted: Counter[str] = Counter()
+    for _ in range(10_000):
+        choice = serving.catalogue.choose("fruit")
+        noted[choice.predictor.manifest.version] += choice.recent is not None
+
+    assert noted["2"] == pytest.approx(1000, abs=5)
+    assert noted["1"] == pytest.approx(1000, abs=200)
+
+
+async def test_burst_of_odd_requests_that_name_no_version_is_no_fault_of_the_canary(
+    models: Path,
+) -> None:
+    serving = Serving(models, CANARY + "rollback = { dont_know = 0.1, rows = 200 }")
+    for reasons, requests in ([None], 10_000), (["ambiguous"], 500), ([None], 500):
+        for _ in range(requests):
+            recent = serving.catalogue.choose("fruit").recent
+            if recent is not None:
+                recent.see_request(0.001, reasons)
+
+        serving.reloader.roll_back()
+        assert {serving.find().manifest.version for _ in range(100)} == {"1", "2"}
 
 
 async def test_canary_stays_rolled_back_until_its_entry_changes(models: Path) -> None:

@@ -79,3 +79,19 @@ def test_only_the_last_rows_are_remembered() -> None:
     found.see_rows(["ambiguous"] * 10 + [None] * 9)
 
     assert (found.rows, found.unknown) == (10, 1)
+
+
+def test_request_of_many_rows_counts_with_a_few_that_stand_for_all() -> None:
+    found = Recent(100)
+
+    found.see_request(0.01, ["ambiguous"] * 2000 + [None] * 2096)
+
+    assert (found.requests, found.rows, found.unknown) == (1, 5, 3)
+
+
+def test_request_of_one_row_counts_whatever_the_number_that_is_remembered() -> None:
+    found = Recent(10)
+
+    found.see_request(0.01, ["ambiguous"])
+
+    assert (found.requests, found.rows, found.unknown) == (1, 1, 1)
