@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as RoutingException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
@@ -32,7 +33,7 @@ from service.api.doorway import Doorway
 from service.api.fastlane import Fastlane
 from service.api.gate import Gate
 from service.api.keys import Keys
-from service.api.middleware import RequestIds
+from service.api.middleware import RequestIds, ShortQueries
 from service.api.openapi import Documents, Surroundings
 from service.api.pages import page_routes
 from service.api.problems import MEDIA_TYPE, problem, refusal
@@ -163,6 +164,7 @@ def compose(
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_url=None,
+        middleware=[Middleware(ShortQueries)],
     )
     app.include_router(catalogue_routes.router)
     app.include_router(probes.router)

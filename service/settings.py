@@ -162,6 +162,14 @@ class Settings(BaseSettings):
     max_request_rows: int = Field(default=4096, ge=1, le=1_000_000)
     """Most rows of one request."""
 
+    max_request_tokens: int = Field(default=1_000_000, ge=1000, le=1_000_000_000)
+    """Most tokens of all texts of one request together; a second of work. 4,096 reviews of films
+    have about as many."""
+
+    max_row_errors: int = Field(default=100, ge=1, le=1_000_000)
+    """Errors of rows that one answer tells in full; beyond it a row has the code of its error
+    only, and the answer has their number as `wrong_rows`."""
+
     max_picture_pixels: int = Field(default=16_000_000, ge=4096, le=200_000_000)
     """Most pixels of one picture before it is fitted."""
 

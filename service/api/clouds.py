@@ -26,7 +26,7 @@ from service.api.tensorflow_serving import STATUSES, ask, probabilities, verdict
 from service.errors import InputInvalid, OptionInvalid
 from service.inputs.instances import InstancesReader
 from service.inputs.numbers import shown
-from service.prediction import Catalogue
+from service.prediction import Catalogue, beside
 
 PREDICT_VARIABLE = "AIP_PREDICT_ROUTE"
 HEALTH_VARIABLE = "AIP_HEALTH_ROUTE"
@@ -119,10 +119,14 @@ async def predict(call: Call, model: str) -> Response:
     overrides = {"max_error": options.max_error, "min_confidence": options.min_confidence}
     terms = predictor.judge.terms(**{**overrides, **_overrides(asked.parameters)})
     judged = await call.predict(predictor, asked.decoded, terms, deadline_s)
-    content: dict[str, object] = {"predictions": probabilities(judged.rows)}
-    if has_verdicts or asked.parameters.get("verdict") is True:
-        content["verdicts"] = verdicts(judged, predictor, options)
-    return json_response(content, judged=judged)
+
+    def answered() -> Response:
+        content: dict[str, object] = {"predictions": probabilities(judged.rows)}
+        if has_verdicts or asked.parameters.get("verdict") is True:
+            content["verdicts"] = verdicts(judged, predictor, options)
+        return json_response(content, judged=judged)
+
+    return await beside(len(judged.answers), answered)
 
 
 def _overrides(parameters: dict[str, object]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from service.prediction import (
     Prediction,
     Predictor,
     Stages,
+    beside,
 )
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
@@ -259,7 +260,11 @@ class _Exchange:
         self, predictor: Predictor, prediction: Prediction, options: Options, slow_s: float
     ) -> None:
         started_s = time.perf_counter()
-        body = encode(predictor, prediction, options, self.request_id)
+        rows = prediction.rows
+        body, outcome = await beside(
+            len(rows),
+            lambda: (encode(predictor, prediction, options, self.request_id), outcome_of(rows)),
+        )
         encode_s = time.perf_counter() - started_s
         headers = [
             (b"content-type", b"application/json"),
@@ -268,7 +273,7 @@ class _Exchange:
         await self._write(200, body, headers)
         seconds = time.perf_counter() - self._started_s
         timing = Timing(*prediction.stages, encode_s)
-        tell_answered(self._account, prediction.rows, seconds, timing)
+        tell_answered(self._account, rows, outcome, seconds, timing)
         if seconds >= slow_s:
             facts = identity(self.trace, key_of(self.scope))
             log_slow(self.request_id, predictor.name, seconds, timing, facts)
@@ -339,6 +344,7 @@ class _Exchange:
 def tell_answered(
     account: Account,
     rows: Sequence[Answer | DunnoError],
+    outcome: str,
     seconds: float,
     timing: Timing,
 ) -> None:
@@ -347,7 +353,6 @@ def tell_answered(
     if recent is not None:
         answers = (row for row in rows if isinstance(row, Answer))
         recent.see_request(seconds, [answer.verdict.reason for answer in answers])
-    outcome = outcome_of(rows)
     if trace is None:
         metrics.count_answered(outcome, seconds, timing)
     else:

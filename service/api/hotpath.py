@@ -29,12 +29,13 @@ from service.api.fastlane import (
     Route,
     identity,
     log_slow,
+    outcome_of,
     server_timing,
     tell_answered,
     tell_failed,
 )
 from service.api.gate import Gate
-from service.api.guarded import GuardedProtocol
+from service.api.guarded import CHUNK_HEAD_BYTES, GuardedProtocol
 from service.api.http_rules import Refused
 from service.api.keys import Key
 from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
@@ -42,7 +43,7 @@ from service.api.problems import OUTCOME, refusal
 from service.api.schemas import encode
 from service.decision import Row
 from service.errors import CapacityError, DunnoError
-from service.inputs import Payload
+from service.inputs import Payload, decode_light
 from service.prediction import Delivery, Prediction, Predictor, Stages
 from service.telemetry.metrics import Timing
 from service.telemetry.tracing import begin_trace
@@ -96,8 +97,10 @@ class HotProtocol(GuardedProtocol):
         if self._held is None:
             super().on_body(body)
         else:
-            self.count_body(len(body))
             self._held.append(body)
+            # As in `count_body`, without a call: there may be a piece for each byte.
+            unseen_bytes = self._unseen_bytes - len(body) - CHUNK_HEAD_BYTES
+            self._unseen_bytes = max(0, unseen_bytes)
 
     def on_message_complete(self) -> None:
         """Answer the request, or let it go the way of all requests."""
@@ -249,9 +252,9 @@ class _Exchange:
         return trace
 
     def _decode(self, predictor: Predictor, payload: Payload) -> NDArray[np.generic] | None:
-        if not predictor.decoder.is_light(payload):
+        decoded = decode_light(predictor.decoder, payload)
+        if decoded is None:
             return None
-        decoded = predictor.decoder.decode(payload)
         self._decode_s = time.perf_counter() - self._started_s
         is_whole = not decoded.errors and not decoded.ignored_columns
         return decoded.rows if is_whole and predictor.fits_a_batch(len(decoded.rows)) else None
@@ -310,7 +313,7 @@ class _Exchange:
         )
         timing = Timing(*stages, encoded_s - decided_s)
         seconds = time.perf_counter() - self._started_s
-        tell_answered(self._account, rows, seconds, timing)
+        tell_answered(self._account, rows, outcome_of(rows), seconds, timing)
         if seconds >= self._lane.slow_s:
             facts = identity(self._trace, self._key)
             log_slow(self._request_id, predictor.name, seconds, timing, facts)

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.options import refuse_too_many
+from service.api.problems import refusal
+from service.errors import OptionInvalid
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 SAFE_HEADERS = [
@@ -40,6 +44,25 @@ def request_id_from(value: bytes) -> str:
 def header_lines(headers: Headers) -> bytes:
     """Return headers as HTTP/1.1 writes them."""
     return b"".join(b"%b: %b\r\n" % pair for pair in headers)
+
+
+class ShortQueries:
+    """Refuses questions (GET and HEAD) with more parameters than are parsed; has a request id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; see the ASGI specification."""
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            try:
+                refuse_too_many(scope["query_string"])
+            except OptionInvalid as error:
+                status, headers, body = refusal(error, scope["state"]["request_id"])
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": body})
+                return
+        await self.app(scope, receive, send)
 
 
 class RequestIds:

@@ -28,7 +28,7 @@ from service.errors import InputInvalid, ModelNotFound, VersionNotFound
 from service.inputs.compression import CODINGS, deflated
 from service.inputs.framing import BYTES, Reply, write_tensors
 from service.inputs.inference import AskedOutput, Inference, InferenceReader, input_spec
-from service.prediction import Answer, Catalogue, Predictor
+from service.prediction import Answer, Catalogue, Predictor, beside
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
 STATUSES = {422: 400}
@@ -237,8 +237,10 @@ async def infer(call: Call, model: str, version: str | None) -> Response:
     if asked.timeout_s is not None:
         deadline_s = call.deadline_s(asked.timeout_s, arrived_s)
     judged = await call.predict(predictor, asked.decoded, terms, deadline_s)
-    replies = [reply(output, judged, predictor) for output in outputs]
-    return await respond(call, predictor, asked, replies, judged)
+    head, behind = await beside(
+        len(judged.answers), lambda: written(predictor, asked, outputs, judged)
+    )
+    return await respond(call, head, behind, judged)
 
 
 def has_header(scope: Scope, name: str) -> bool:
@@ -299,15 +301,11 @@ _VALUES: dict[str, Callable[[Sequence[Answer]], NDArray[Any] | list[str]]] = {
 """Output -> its values, one row for each answer."""
 
 
-async def respond(
-    call: Call,
-    predictor: Predictor,
-    asked: Inference,
-    replies: Sequence[Reply],
-    judged: Judged,
-) -> Response:
-    """Return a response with these outputs, compressed if the caller takes that."""
-    declared, behind = write_tensors(replies)
+def written(
+    predictor: Predictor, asked: Inference, outputs: Sequence[AskedOutput], judged: Judged
+) -> tuple[bytes, bytes]:
+    """Return the head of an answer with these outputs, and what comes behind it, if anything."""
+    declared, behind = write_tensors([reply(output, judged, predictor) for output in outputs])
     content: dict[str, object] = {
         "model_name": predictor.name,
         "model_version": predictor.manifest.version,
@@ -315,10 +313,14 @@ async def respond(
     }
     if asked.id is not None:
         content["id"] = asked.id
-    head = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), behind
+
+
+async def respond(call: Call, head: bytes, behind: bytes, judged: Judged) -> Response:
+    """Return a response, compressed if the caller takes that."""
     headers = timing_headers(judged)
     media_type = "application/json"
-    if any(reply.is_binary for reply in replies):
+    if behind:
         headers[_HEAD_LENGTH] = str(len(head))
         media_type = "application/octet-stream"
     body = head + behind

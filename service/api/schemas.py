@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, RootModel
 from service.api.options import Options
 from service.decision import Reason, Row, Terms
 from service.errors import DunnoError, code_of
+from service.inputs.payload import UNTOLD
 from service.prediction import Answer, Prediction, Predictor
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -85,6 +86,10 @@ class PredictResponse(BaseModel):
     request_id: str
     predictions: list[RowPrediction | RowFailure]
     policy: PolicyInForce
+    wrong_rows: int = Field(
+        default=0,
+        description="How many rows have an error, if not all errors are told in full.",
+    )
     ignored_columns: list[str] = Field(
         default_factory=list,
         description="Columns of a table that the model does not use, if there are any.",
@@ -164,6 +169,9 @@ def encode(
         "predictions": [encode_row(row, predictor, options) for row in prediction.rows],
         "policy": _policy(predictor.judge.policy_id, prediction.terms),
     }
+    wrong = [row for row in prediction.rows if isinstance(row, DunnoError)]
+    if any(str(error) == UNTOLD for error in wrong):
+        content["wrong_rows"] = len(wrong)
     if prediction.ignored_columns:
         content["ignored_columns"] = prediction.ignored_columns
     return orjson.dumps(content)

@@ -30,7 +30,7 @@ from service.decision import Row
 from service.errors import InputInvalid, ModelNotFound, OptionInvalid, VersionNotFound
 from service.inputs.inference import input_spec
 from service.inputs.instances import SIGNATURE, ExamplesReader, Instances, InstancesReader
-from service.prediction import Catalogue, Predictor
+from service.prediction import Catalogue, Predictor, beside
 
 OUTPUT = "probabilities"
 VERDICT_HEADER = b"x-dunno-verdict"
@@ -180,13 +180,17 @@ async def predict(call: Call, target: Target, verb: str) -> Response:
     options, asked = question.options, question.asked
     terms = predictor.judge.terms(options.max_error, options.min_confidence)
     judged = await call.predict(predictor, asked.decoded, terms, question.deadline_s)
-    if verb == "classify":
-        content: dict[str, object] = {"results": classes(judged.rows, predictor.judge.labels)}
-    else:
-        content = {"outputs" if asked.is_column else "predictions": probabilities(judged.rows)}
-    if question.has_verdicts:
-        content["verdicts"] = verdicts(judged, predictor, options)
-    return json_response(content, judged=judged)
+
+    def answered() -> Response:
+        if verb == "classify":
+            content: dict[str, object] = {"results": classes(judged.rows, predictor.judge.labels)}
+        else:
+            content = {"outputs" if asked.is_column else "predictions": probabilities(judged.rows)}
+        if question.has_verdicts:
+            content["verdicts"] = verdicts(judged, predictor, options)
+        return json_response(content, judged=judged)
+
+    return await beside(len(judged.answers), answered)
 
 
 class Question(NamedTuple):

@@ -29,9 +29,11 @@ happens there as well: a hop to a thread and back would cost more than the run. 
 others have a turn, so that busy models share the loop batch by batch. A slow run gets a thread of
 its instance's own, because NumPy and the runtimes let go of the interpreter while they compute.
 
-Considered and not done: splitting a job over two batches (the predictor cuts large requests, so
-that small ones get a turn in between); a timer that closes batches (its wait is paid by everybody
-at low load, which is when latency is looked at).
+A job of more rows than a batch runs in the thread, batch by batch, before others have a turn: the
+predictor cuts large requests into such jobs of some 15 ms.
+
+Considered and not done: splitting a job over two batches; a timer that closes batches (its wait is
+paid by everybody at low load, which is when latency is looked at).
 """
 
 import asyncio
@@ -63,6 +65,9 @@ from service.telemetry.tracing import CURRENT
 
 CHECK_EVERY_S = 1.0
 """Between two looks at instances that were found well: rows that fail shall not cost much."""
+
+MOST_BULK_BATCHES = 32
+"""Of one job: what is lost at most if its deadline passes or its caller leaves."""
 
 _LOST = "the model has stopped working and is being loaded anew"
 
@@ -136,7 +141,8 @@ class Batcher(Generic[Outputs]):
 
         Args:
             name: of the model, for logs.
-            runs: one for each instance of the runtime; each is called once at a time.
+            runs: one for each instance of the runtime; each is called once at a time. Rows of a
+                job that is larger than a batch it has to run batch by batch.
             limits: what closes a batch.
             metrics: of the model.
             clock: of deadlines, seconds.
@@ -264,7 +270,8 @@ class Batcher(Generic[Outputs]):
             raise QueueFull(f"{message} {cap}", self.pace.seconds(self._batches(rows - room)))
         # Interactive rows are taken first, so that bulk rows wait for them as well.
         ahead = self._waiting.rows if lane == "bulk" else self._waiting.rows_of("interactive")
-        wait_s = self.pace.careful_seconds(self._batches(ahead + rows) + len(self._running))
+        running = sum(self._batches(_rows_of(jobs)) for jobs in self._running.values())
+        wait_s = self.pace.careful_seconds(self._batches(ahead + rows) + running)
         # Where nobody waits one is let in, late or not: else a pace that was learnt in a bad
         # moment would never be learnt anew.
         if ahead and wait_s > patience_s:
@@ -277,6 +284,12 @@ class Batcher(Generic[Outputs]):
 
     def _batches(self, rows: int) -> int:
         return -(-rows // self._most_rows)
+
+    @property
+    def bulk_rows(self) -> int:
+        """Rows of a large request that are best submitted as one job: whole batches."""
+        most_rows = self._limits.max_rows
+        return most_rows * min(MOST_BULK_BATCHES, self.cost.bulk_batches(most_rows))
 
     def withdraw(self, job: Job) -> None:
         """Take a job out of the queue if it is there."""
@@ -388,7 +401,7 @@ class Batcher(Generic[Outputs]):
         rows = self._batch(jobs, cause, started_s)
         number = self._free.pop()
         self._running[number] = jobs
-        if not self.cost.is_quick:
+        if not self.cost.is_quick or any(job.lane == "bulk" for job in jobs):
             self._run_beside(number, rows, started_s)
             return
         try:
@@ -493,9 +506,11 @@ class Batcher(Generic[Outputs]):
     def _batch(self, jobs: list[Job], cause: Cause, started_s: float) -> NDArray[np.generic]:
         rows = np.concatenate([job.rows for job in jobs]) if len(jobs) > 1 else jobs[0].rows
         run_rows = self._limits.run_rows(len(rows))
-        self._metrics.count_batch(
-            len(rows), run_rows - len(rows), cause, started_s - jobs[0].arrived_s
-        )
+        wait_s = started_s - jobs[0].arrived_s
+        for start in range(0, len(rows), self._limits.max_rows):
+            size = min(self._limits.max_rows, len(rows) - start)
+            padded_rows = run_rows - len(rows) if start + size == len(rows) else 0
+            self._metrics.count_batch(size, padded_rows, cause, wait_s)
         return _padded(rows, run_rows)
 
     def _recover(self, number: int, error: Exception) -> None:
@@ -544,7 +559,9 @@ class Batcher(Generic[Outputs]):
         run_s = self._clock() - started_s
         rows = _rows_of(jobs)
         self.cost.learn(rows, run_s)
-        self.pace.learn(started_s + run_s, run_s, is_busy=bool(self._waiting))
+        self.pace.learn(
+            started_s + run_s, run_s, is_busy=bool(self._waiting), batches=self._batches(rows)
+        )
         self._metrics.count_success(time.time())
         traces = [job.trace for job in jobs if job.trace is not None]
         if traces:

@@ -9,6 +9,10 @@ to a thread and back costs each of its requests about 0.1 ms under load."""
 WORTHWHILE_ROWS = 16
 """A model that runs fewer rows in that time is slow, and runs in a thread."""
 
+BULK_RUN_S = 0.015
+"""So long rows of one large request run in a thread before others have a turn: hops between thread
+and event loop cost more than the runs of a quick model."""
+
 SLOW_FACTOR = 2.0
 """So much slower a quick model must become to be slow."""
 
@@ -47,6 +51,10 @@ class RunCost:
     def quick_rows(self) -> int:
         """How many rows a quick model runs in `QUICK_RUN_S`, `WORTHWHILE_ROWS` at least."""
         return max(WORTHWHILE_ROWS, int(QUICK_RUN_S / self._row_s))
+
+    def bulk_batches(self, rows: int) -> int:
+        """Return how many batches of so many rows run in `BULK_RUN_S`, one at least."""
+        return max(1, int(BULK_RUN_S / (rows * self._row_s)))
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take note of a run of so many rows."""
@@ -88,9 +96,9 @@ class Pace:
         spread_s = SPREADS * self._deviation_s * math.sqrt(batches)
         return self.caution * self.seconds(batches) + self._batch_s + spread_s
 
-    def learn(self, now_s: float, run_s: float, *, is_busy: bool) -> None:
-        """Take note of a batch that is done; `is_busy` if others wait behind it."""
-        batch_s = run_s if self._since_s is None else now_s - self._since_s
+    def learn(self, now_s: float, run_s: float, *, is_busy: bool, batches: int = 1) -> None:
+        """Take note of batches that are done; `is_busy` if others wait behind them."""
+        batch_s = (run_s if self._since_s is None else now_s - self._since_s) / batches
         if self._batch_s:
             self._deviation_s += PACE_WEIGHT * (abs(batch_s - self._batch_s) - self._deviation_s)
             self._batch_s += PACE_WEIGHT * (batch_s - self._batch_s)

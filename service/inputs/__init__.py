@@ -5,7 +5,7 @@ from service.bundle.manifest import FeatureInput, ImageInput
 from service.inputs.examples import BodyExample, bodies_of, instances_of
 from service.inputs.features import FeatureDecoder
 from service.inputs.images import ImageDecoder
-from service.inputs.payload import Decoded, Decoder, InputLimits, Payload
+from service.inputs.payload import Decoded, Decoder, InputLimits, Payload, decode_light
 from service.inputs.texts import TextDecoder, Tokenizer, read_vocabulary
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Payload",
     "bodies_of",
     "create_decoder",
+    "decode_light",
     "instances_of",
 ]
 

@@ -7,17 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureField, FeatureInput
-from service.errors import InputInvalid, PayloadTooLarge
+from service.errors import ClientError, InputInvalid, PayloadTooLarge, without_traceback
 from service.inputs.csv_reader import BOOLEANS, is_missing, read_table
 from service.inputs.numbers import check_number, quick_rows, read_instances, shown
 from service.inputs.payload import (
     LIGHT_BYTES,
+    LIGHT_VALUES,
     Decoded,
     InputLimits,
     Payload,
     collect,
+    has_few_values,
     refuse_too_many,
     unsupported,
+    untold,
 )
 from service.inputs.tensors import read_npy
 
@@ -42,7 +45,15 @@ class FeatureDecoder:
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether decoding is quick enough for the event loop."""
-        return len(payload.body) <= LIGHT_BYTES
+        body = payload.body
+        match payload.media_type:
+            case "application/json":
+                return len(body) <= LIGHT_BYTES and has_few_values(body)
+            case "text/csv":
+                return len(body) <= LIGHT_BYTES and body.count(b",") <= LIGHT_VALUES
+            case "application/x-npy":
+                return len(body) <= LIGHT_BYTES
+        return True  # it is refused
 
     def decode(self, payload: Payload) -> Decoded:
         """Return the rows of a payload; see `Decoder.decode`."""
@@ -69,6 +80,7 @@ class FeatureDecoder:
             instances,
             lambda instance, position: self._row_of_json(instance, f"{place}[{position}]"),
             self._empty,
+            self._limits,
             payload,
         )
 
@@ -105,26 +117,37 @@ class FeatureDecoder:
             table,
             lambda line, _: self._row_of_csv(line[1], len(names), places, line[0]),
             self._empty,
+            self._limits,
         )
         ignored = tuple(name for name in names if name not in self._names)
         return Decoded(decoded.rows, decoded.errors, ignored)
 
     def _checked(self, values: NDArray[np.float64]) -> Decoded:
-        if self._are_valid(values):
+        valid = self._are_valid_each(values)
+        if valid.all():
             return Decoded(values.astype(self._dtype))
-        return collect(
-            values, lambda row, position: self._row(row, f"rows[{position}]"), self._empty
-        )
+        errors: dict[int, ClientError] = {}
+        wrong = np.flatnonzero(~valid).tolist()
+        told = self._limits.max_row_errors
+        for position in wrong[:told]:
+            errors[position] = self._error_of(values[position], f"rows[{position}]")
+        if len(wrong) > told:
+            errors |= dict.fromkeys(wrong[told:], untold(self._error_of(values[wrong[0]], "rows")))
+        return Decoded(values[valid].astype(self._dtype), errors)
 
     def _are_valid(self, values: NDArray[np.float64]) -> bool:
+        return bool(self._are_valid_each(values).all())
+
+    def _are_valid_each(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell of each row, shape (rows,), whether it can be run."""
         missing = np.isnan(values)
-        if missing.any() and (missing & ~self._nullable).any():
-            return False
         with np.errstate(over="ignore", invalid="ignore"):
-            is_huge = np.isinf(values.astype(self._dtype)).any()
-        return not is_huge and bool(
-            ((values >= self._minima) & (values <= self._maxima) | missing).all()
-        )
+            valid = np.isfinite(values.astype(self._dtype))
+            valid &= (values >= self._minima) & (values <= self._maxima)
+        if missing.any():
+            valid |= missing & self._nullable
+        is_valid: NDArray[np.bool_] = valid.all(axis=1)
+        return is_valid
 
     def _row_of_json(self, instance: object, place: str) -> NDArray[np.generic]:
         if isinstance(instance, dict):
@@ -177,11 +200,18 @@ class FeatureDecoder:
 
     def _row(self, values: NDArray[np.float64], place: str) -> NDArray[np.generic]:
         if not self._are_valid(values[None]):
+            raise self._error_of(values, place)
+        return values.astype(self._dtype)
+
+    def _error_of(self, values: NDArray[np.float64], place: str) -> ClientError:
+        """Return what is wrong with a row."""
+        try:
             for value, field in zip(values.tolist(), self._fields, strict=True):
                 _check_bounds(value, field, f"{place}.{field.name}")
-            expected = f"numbers that {self._dtype} can hold"
-            raise InputInvalid(place, expected, str(max(values, key=abs)))
-        return values.astype(self._dtype)
+        except InputInvalid as error:
+            return without_traceback(error)
+        expected = f"numbers that {self._dtype} can hold"
+        return InputInvalid(place, expected, str(max(values, key=abs)))
 
 
 def _number_of(value: object, place: str) -> float:

@@ -18,6 +18,7 @@ from service.inputs.payload import (
     InputLimits,
     Payload,
     collect,
+    has_few_values,
     refuse_too_many,
     unsupported,
 )
@@ -26,6 +27,9 @@ from service.inputs.png import PNG_SIGNATURE
 from service.inputs.tensors import read_npy
 
 PICTURE_FIELD = "image"
+LIGHT_PNG_BYTES = 16_384
+"""A PNG of so many bytes has few enough chunks for the event loop."""
+
 LIGHT_PIXELS = 65_536
 LARGEST_PIXEL = 255
 LONGEST_KEY = 32  # bytes; no string begins behind them: numbers only, no picture in base64
@@ -55,9 +59,12 @@ class ImageDecoder:
         if len(payload.body) > LIGHT_BYTES:
             return False
         if payload.media_type == "image/png":
-            return _png_pixels(payload.body) <= LIGHT_PIXELS
+            return (
+                len(payload.body) <= LIGHT_PNG_BYTES and _png_pixels(payload.body) <= LIGHT_PIXELS
+            )
         if payload.media_type == "application/json":
-            return payload.body.find(b'"', LONGEST_KEY) < 0
+            body = payload.body
+            return body.find(b'"', LONGEST_KEY) < 0 and has_few_values(body)
         return False
 
     def decode(self, payload: Payload) -> Decoded:
@@ -94,6 +101,7 @@ class ImageDecoder:
             instances,
             lambda instance, position: self._row_of_json(instance, f"{place}[{position}]", budget),
             self._empty,
+            self._limits,
             payload,
         )
 
@@ -106,7 +114,10 @@ class ImageDecoder:
         if rows is not None:
             return Decoded(rows)
         return collect(
-            values, lambda row, position: self._row(row, f"rows[{position}]"), self._empty
+            values,
+            lambda row, position: self._row(row, f"rows[{position}]"),
+            self._empty,
+            self._limits,
         )
 
     def decode_contents(self, contents: list[bytes], place: str, payload: Payload) -> Decoded:
@@ -117,6 +128,7 @@ class ImageDecoder:
             contents,
             lambda picture, position: self._row_of_picture(picture, f"{place}[{position}]", budget),
             self._empty,
+            self._limits,
             payload,
         )
 

@@ -28,7 +28,16 @@ from service.inputs.framing import (
     split,
 )
 from service.inputs.numbers import decode_base64, shown
-from service.inputs.payload import LIGHT_BYTES, LIGHT_NPY_BYTES, Decoded, Decoder, Payload
+from service.inputs.payload import (
+    LIGHT_BINARY_TEXT_BYTES,
+    LIGHT_BYTES,
+    LIGHT_NPY_BYTES,
+    LIGHT_TEXT_BYTES,
+    LIGHT_VALUES,
+    Decoded,
+    Decoder,
+    Payload,
+)
 
 _RAW = "body"
 _MAYBE_PICTURES = (b"BYTES", b"\\u")  # the datatype, or a way to write it in other characters
@@ -122,6 +131,11 @@ class InferenceReader:
         if self._coding not in ("", "identity"):
             return False
         size = len(payload.body)
+        if self._kind == "text":
+            is_binary = self._head_length is not None
+            return size <= (LIGHT_BINARY_TEXT_BYTES if is_binary else LIGHT_TEXT_BYTES) and (
+                payload.body.count(b",") <= LIGHT_VALUES
+            )
         if self._kind != "image":
             return size <= LIGHT_BYTES
         if any(word in payload.body for word in _MAYBE_PICTURES):

@@ -8,7 +8,7 @@ from service.errors import InputInvalid
 from service.inputs.charsets import read_text
 from service.inputs.compression import MOST_RATIO, inflated
 from service.inputs.numbers import read_base64, read_object, shown
-from service.inputs.payload import Decoded, Decoder, Payload
+from service.inputs.payload import LIGHT_BYTES, Decoded, Decoder, Payload
 
 SIGNATURE = "serving_default"
 _FORMS = ("instances", "inputs")
@@ -45,10 +45,18 @@ class InstancesReader:
         self._coding = coding
         self._max_bytes = max_bytes
         self._max_ratio = max_ratio
+        self._numbers: Decoded | None = None
+        """Rows that were found when it was asked whether they are light."""
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether reading is quick enough for the event loop."""
-        return self._coding in ("", "identity") and self._decoder.is_light(payload)
+        if self._coding not in ("", "identity"):
+            return False
+        if self._decoder.is_light(payload):
+            return True
+        if len(payload.body) <= LIGHT_BYTES:
+            self._numbers = self._decoder.decode_numbers(payload.body)
+        return self._numbers is not None
 
     def _content(self, payload: Payload) -> bytes:
         content = inflated(payload.body, self._coding, self._max_bytes, self._max_ratio)
@@ -62,7 +70,7 @@ class InstancesReader:
             ClientError: naming the first place that is not as it must be.
         """
         body = self._content(payload)
-        decoded = self._decoder.decode_numbers(body)
+        decoded = self._numbers or self._decoder.decode_numbers(body)
         if decoded is not None:
             return Instances(decoded, is_column=False, parameters={})
         content = read_object(body)
@@ -119,6 +127,10 @@ class InstancesReader:
 
 class ExamplesReader(InstancesReader):
     """Reads the body of one `:classify` for one model."""
+
+    def is_light(self, payload: Payload) -> bool:
+        """Tell whether reading is quick enough for the event loop."""
+        return self._coding in ("", "identity") and self._decoder.is_light(payload)
 
     def decode(self, payload: Payload) -> Instances:
         """Return the rows of `:classify`.

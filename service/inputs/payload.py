@@ -18,14 +18,28 @@ from service.errors import (
 from service.inputs.budget import Lease, decoding_bytes
 from service.inputs.charsets import UTF_8, codec_of, read_text
 
+UNBOUNDED = 1 << 62
+
 LIGHT_BYTES = 65_536
 """A body up to this size is decoded on the event loop: under a millisecond, less than a hop to a
 thread under load costs its neighbours."""
+
+LIGHT_TEXT_BYTES = 16_384
+"""The same for texts: they are cut into tokens."""
+
+LIGHT_BINARY_TEXT_BYTES = 1024
+"""The same for texts that come as a tensor of bytes: four of them may be one."""
+
+LIGHT_VALUES = 256
+"""Values of JSON that are looked at one by one on the event loop: each may be a row, and wrong."""
+
+UNTOLD = "wrong as well; only the first errors of a request are told in full (DUNNO_MAX_ROW_ERRORS)"
 
 LIGHT_NPY_BYTES = 1_048_576
 """The same for an .npy file: its numbers are only copied."""
 
 Value = TypeVar("Value")
+ClientErrorT = TypeVar("ClientErrorT", bound=ClientError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,10 @@ class InputLimits:
     max_rows: int
     max_picture_pixels: int
     max_picture_side: int
-    max_request_pixels: int = 1 << 62
+    max_request_pixels: int = UNBOUNDED
+    max_request_tokens: int = UNBOUNDED
+    max_row_errors: int = UNBOUNDED
+    """Errors of rows that are told in full. Beyond it a row says that it is wrong as well."""
 
 
 @dataclass(slots=True)
@@ -127,7 +144,10 @@ class Decoder(Protocol):
         ...
 
     def decode_numbers(self, body: bytes) -> Decoded | None:
-        """Return the rows of `{"instances": [...]}` of nothing but sound numbers, else None."""
+        """Return the rows of `{"instances": [...]}` of nothing but sound numbers, else None.
+
+        This is quick however many they are.
+        """
         ...
 
     def decode_instances(self, instances: list[object], place: str, payload: Payload) -> Decoded:
@@ -165,6 +185,29 @@ class Decoder(Protocol):
         ...
 
 
+def decode_light(decoder: Decoder, payload: Payload) -> Decoded | None:
+    """Return the rows of a payload if that is quick enough for the event loop, else None.
+
+    Raises:
+        ClientError: as `Decoder.decode` does.
+    """
+    if decoder.is_light(payload):
+        return decoder.decode(payload)
+    if len(payload.body) <= LIGHT_BYTES and payload.media_type == "application/json":
+        return decoder.decode_numbers(payload.body)
+    return None
+
+
+def has_few_values(body: bytes) -> bool:
+    """Tell whether JSON has so few values that they may be looked at one by one."""
+    values = 1
+    for mark in (b",", b"[", b"{"):
+        values += body.count(mark)
+        if values > LIGHT_VALUES:
+            return False
+    return True
+
+
 def unsupported(payload: Payload, media_types: tuple[str, ...]) -> MediaTypeUnsupported:
     """Return the failure that lists what the model takes."""
     came = payload.media_type or "no Content-Type"
@@ -177,6 +220,7 @@ def collect(
     values: Iterable[Value],
     read_row: Callable[[Value, int], NDArray[np.generic]],
     empty: NDArray[np.generic],
+    limits: InputLimits,
     payload: Payload | None = None,
 ) -> Decoded:
     """Return the rows that `read_row(value, position)` returns, and the errors it raises.
@@ -185,6 +229,7 @@ def collect(
         values: one for each row.
         read_row: returns a row of shape (*input).
         empty: shape (0, *input), for when no row can be read.
+        limits: with the errors that are told in full.
         payload: where it is looked whether somebody still waits; None if rows are quick to read.
     """
     rows: list[NDArray[np.generic]] = []
@@ -195,8 +240,17 @@ def collect(
         try:
             rows.append(read_row(value, position))
         except ClientError as error:
-            errors[position] = without_traceback(error)
+            told = error if len(errors) < limits.max_row_errors else untold(error)
+            errors[position] = without_traceback(told)
     return Decoded(np.stack(rows) if rows else empty, errors)
+
+
+def untold(error: ClientErrorT) -> ClientErrorT:
+    """Return an error of the same kind that says no more than that there is one."""
+    brief = type(error).__new__(type(error))
+    Exception.__init__(brief, UNTOLD)
+    brief.__dict__.update(error.__dict__)
+    return brief
 
 
 def refuse_too_many(rows: int, limits: InputLimits, place: str = "instances") -> None:

@@ -1,18 +1,20 @@
 """Texts -> rows of token ids, by the vocabulary of the bundle."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import TextInput
-from service.errors import InputInvalid
+from service.errors import InputInvalid, PayloadTooLarge
 from service.inputs.charsets import read_text
 from service.inputs.numbers import read_instances, shown
 from service.inputs.payload import (
-    LIGHT_BYTES,
+    LIGHT_TEXT_BYTES,
+    LIGHT_VALUES,
     Decoded,
     InputLimits,
     Payload,
@@ -20,6 +22,8 @@ from service.inputs.payload import (
     refuse_too_many,
     unsupported,
 )
+
+Value = TypeVar("Value")
 
 PAD_ID = 0
 UNKNOWN_ID = 1
@@ -36,6 +40,14 @@ FEWEST_CHARACTERS = 65_536
 a second."""
 
 
+class _Ids(dict[str, int]):
+    """Ids of the tokens of a vocabulary."""
+
+    def __missing__(self, _: str) -> int:
+        """Return the id of all other tokens."""
+        return UNKNOWN_ID
+
+
 class Tokenizer:
     """Cuts texts into tokens and looks them up, the same in training and at serving."""
 
@@ -47,14 +59,13 @@ class Tokenizer:
         self._most_characters = max(
             FEWEST_CHARACTERS, declared.max_tokens * MOST_CHARACTERS_PER_TOKEN
         )
-        self._ids = {token: FIRST_ID + line for line, token in enumerate(vocabulary)}
+        self._ids = _Ids((token, FIRST_ID + line) for line, token in enumerate(vocabulary))
 
     def ids(self, text: str) -> NDArray[np.int32]:
         """Return the row of a text: int32, shape (max_tokens,), 0 behind the last token."""
         tokens = self._tokens(text)
         row = np.zeros(self._max_tokens, np.int32)
-        get = self._ids.get
-        row[: len(tokens)] = [get(token, UNKNOWN_ID) for token in tokens]
+        row[: len(tokens)] = list(map(self._ids.__getitem__, tokens))
         return row
 
     def is_token(self, word: str) -> bool:
@@ -103,7 +114,10 @@ class TextDecoder:
 
     def is_light(self, payload: Payload) -> bool:
         """Tell whether decoding is quick enough for the event loop."""
-        return len(payload.body) <= LIGHT_BYTES
+        size = len(payload.body)
+        if payload.media_type == "text/plain":
+            return size <= LIGHT_TEXT_BYTES
+        return size <= LIGHT_TEXT_BYTES and payload.body.count(b",") <= LIGHT_VALUES
 
     def decode(self, payload: Payload) -> Decoded:
         """Return the rows of a payload; see `Decoder.decode`."""
@@ -123,11 +137,8 @@ class TextDecoder:
     def decode_instances(self, instances: list[object], place: str, payload: Payload) -> Decoded:
         """Return the rows of texts; see `Decoder.decode_instances`."""
         refuse_too_many(len(instances), self._limits, place)
-        return collect(
-            instances,
-            lambda text, position: self._row(text, f"{place}[{position}]"),
-            self._empty,
-            payload,
+        return self._collected(
+            instances, lambda text, position: self._row(text, f"{place}[{position}]"), payload
         )
 
     def decode_array(self, values: NDArray[np.generic]) -> Decoded:
@@ -137,10 +148,37 @@ class TextDecoder:
     def decode_contents(self, contents: list[bytes], place: str, payload: Payload) -> Decoded:
         """Return the rows of texts in UTF-8; see `Decoder.decode_contents`."""
         refuse_too_many(len(contents), self._limits, place)
-        return collect(contents, self._row_of(place), self._empty, payload)
+        return self._collected(contents, self._row_of(place), payload)
 
-    def _row_of(self, place: str) -> Callable[[bytes, int], NDArray[np.generic]]:
-        def read(content: bytes, position: int) -> NDArray[np.generic]:
+    def _collected(
+        self,
+        values: Iterable[Value],
+        read_row: Callable[[Value, int], NDArray[np.int32]],
+        payload: Payload,
+    ) -> Decoded:
+        """Return the rows of texts.
+
+        Raises:
+            PayloadTooLarge: if they have too many tokens together.
+        """
+        tokens, most_tokens = 0, self._limits.max_request_tokens
+
+        def read(value: Value, position: int) -> NDArray[np.int32]:
+            nonlocal tokens
+            row = read_row(value, position)
+            tokens += int(np.count_nonzero(row))
+            return row
+
+        def within_limit() -> Iterator[Value]:
+            for value in values:
+                if tokens > most_tokens:
+                    raise PayloadTooLarge("the request", most_tokens, "tokens")
+                yield value
+
+        return collect(within_limit(), read, self._empty, self._limits, payload)
+
+    def _row_of(self, place: str) -> Callable[[bytes, int], NDArray[np.int32]]:
+        def read(content: bytes, position: int) -> NDArray[np.int32]:
             own_place = f"{place}[{position}]"
             return self._row(read_text(content, place=own_place), own_place)
 

@@ -25,6 +25,7 @@ from service.errors import (
     install_line,
 )
 from service.inputs import Decoded, Payload
+from service.inputs.payload import UNBOUNDED
 from service.offline.parts import Part
 from service.prediction import Answer, Predictor, load_catalogue
 from service.settings import Settings, usable_cores
@@ -41,7 +42,6 @@ MOST_RETRIES = 1000
 BATCH_ROWS = 256
 """Most rows of a run, unless DUNNO_MAX_BATCH_ROWS says otherwise: nobody waits for the first."""
 
-UNBOUNDED = 1 << 62
 """Pixels of a payload: it is cut as it suits us, and each picture has its own bound."""
 
 ASKED = ("max_error", "min_confidence", "top_k", "version", "alias")
@@ -121,7 +121,8 @@ def load_local(
         BundleError: if the bundle or the catalogue cannot be used.
         ClientError: if there is no such model, or no such risk is certified.
     """
-    changes = {"max_request_pixels": UNBOUNDED}
+    unbounded = ("max_request_pixels", "max_request_tokens", "max_row_errors")
+    changes = dict.fromkeys(unbounded, UNBOUNDED)
     if "max_batch_rows" not in settings.model_fields_set:
         changes["max_batch_rows"] = min(BATCH_ROWS, settings.max_queue_rows)
     settings = settings.model_copy(update=changes)

@@ -2,6 +2,7 @@
 
 from service.batching import Delivery
 from service.bundle import Manifest
+from service.prediction.beside import beside
 from service.prediction.catalogue import Catalogue, Choice
 from service.prediction.decoding import DecoderPool, Reader
 from service.prediction.loading import load_catalogue
@@ -20,5 +21,6 @@ __all__ = [
     "Reader",
     "Reloader",
     "Stages",
+    "beside",
     "load_catalogue",
 ]

@@ -274,4 +274,6 @@ def input_limits(settings: Settings) -> InputLimits:
         max_picture_pixels=settings.max_picture_pixels,
         max_picture_side=settings.max_picture_side,
         max_request_pixels=settings.max_request_pixels,
+        max_request_tokens=settings.max_request_tokens,
+        max_row_errors=settings.max_row_errors,
     )

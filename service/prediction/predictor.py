@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import io
+import itertools
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from service.bundle.manifest import Reference
 from service.decision import Floor, Judge, Row, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, QueueFull, RunFailed, reason_of
 from service.inputs import Decoded, Decoder, Payload
+from service.prediction.beside import beside
 from service.prediction.decoding import DecoderPool
 from service.runtimes import Outputs, Runtime
 from service.telemetry.drift import Drift
@@ -280,27 +283,38 @@ class Predictor:
             CapacityError: if there is no room or no time.
             RunFailed: if the model failed on these rows.
         """
-        answers: list[Answer | DunnoError] = []
-        queue_s = run_s = decide_s = 0.0
+        outputs: list[Row] = []
+        queue_s = run_s = 0.0
         lane: Lane = "interactive" if self.fits_a_batch(len(decoded.rows)) else "bulk"
         self.hold()
         try:
             # One part at a time: rows of small requests get a turn between parts of a large one.
-            for start in range(0, len(decoded.rows), self._limits.max_rows):
-                part = decoded.rows[start : start + self._limits.max_rows]
+            for part in self._parts(decoded.rows):
                 delivery = await self._batcher.submit(part, deadline_s, lane)
                 queue_s, run_s = queue_s + delivery.queue_s, run_s + delivery.run_s
-                started_s = time.perf_counter()
-                answers += self.answers(delivery.outputs, terms)
-                decide_s += time.perf_counter() - started_s
+                outputs += delivery.outputs
                 if self.copy is not None:
                     # On the next turn of the loop the answer to a request of one part is written.
                     asyncio.get_running_loop().call_soon(self.copy, part, delivery.outputs)
+            started_s = time.perf_counter()
+            rows = await beside(
+                len(outputs) + len(decoded.errors),
+                lambda: _in_place(self.answers(outputs, terms), decoded),
+            )
+            decide_s = time.perf_counter() - started_s
         finally:
             self.release()
-        rows = _in_place(answers, decoded)
         stages = Stages(decode_s, queue_s, run_s, decide_s)
         return Prediction(rows, terms, stages, decoded.ignored_columns)
+
+    def _parts(self, rows: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
+        """Yield rows as jobs: batches, several in one job where they are quick, and the rest."""
+        start, most_rows = 0, self._limits.max_rows
+        while start < len(rows):
+            batches = min(self._batcher.bulk_rows, len(rows) - start) // most_rows
+            stop = start + max(1, batches) * most_rows
+            yield rows[start:stop]
+            start = stop
 
     def predict_now(self, payload: Payload, terms: Terms) -> list[Answer | DunnoError]:
         """Return the same without a queue, in the calling thread.
@@ -365,6 +379,11 @@ class Predictor:
         Raises:
             RunFailed: if the outputs are not one row for each of `rows`.
         """
+        most_rows = self._limits.max_rows
+        if len(rows) > most_rows:
+            starts = range(0, len(rows), most_rows)
+            parts = (self.assess(rows[at : at + most_rows], instance) for at in starts)
+            return list(itertools.chain.from_iterable(parts))
         outputs = self._instances[instance].run(rows)
         expected = (len(rows), len(self.manifest.labels))
         if outputs.logits.shape != expected or len(outputs.novelty_scores) != len(rows):
@@ -398,8 +417,8 @@ class Predictor:
                 self.metrics.rejections["decoding_full"].inc()
                 raise
         if len(decoded.rows):  # without any, the request fails and is counted as such
-            for error in decoded.errors.values():
-                self.metrics.count_input_rejection(reason_of(error))
+            for reason, number in Counter(map(reason_of, decoded.errors.values())).items():
+                self.metrics.count_input_rejection(reason, number)
         return decoded
 
 

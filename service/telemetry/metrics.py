@@ -64,6 +64,7 @@ INPUT_REASONS = (
     *("too_many_levels", "too_many_digits", "too_many_columns", "too_many_characters"),
     *("too_many_parts", "too_many_headers", "too_many_header_bytes", "too_many_object_bytes"),
     *("too_many_scans", "too_many_segments", "too_many_chunks", "too_many_frames"),
+    "too_many_tokens",
 )
 """Those that are there from the start; codes of rare failures join them."""
 
@@ -525,9 +526,9 @@ class RequestMetrics:
         durations = self._durations[is_ok]
         return sum(durations.counts), durations.sum
 
-    def count_input_rejection(self, reason: str) -> None:
-        """Count a row or request that was refused for what it holds."""
-        self._input_rejections.labels(self._model, reason).inc()
+    def count_input_rejection(self, reason: str, number: int = 1) -> None:
+        """Count rows, or a request, that were refused for what they hold."""
+        self._input_rejections.labels(self._model, reason).inc(number)
 
 
 class ModelMetrics(RequestMetrics):

@@ -326,6 +326,20 @@ def test_query_of_too_many_parameters_is_refused_before_it_is_parsed(
     assert "at most 32 parameters" in response.text
 
 
+@pytest.mark.parametrize(
+    "path", ["/models", "/models/fruit", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs"]
+)
+def test_query_of_a_question_with_too_many_parameters_is_refused_before_it_is_parsed(
+    client: httpx.Client, path: str
+) -> None:
+    response = client.get(f"{path}?{'a&' * 32}a")
+
+    assert response.status_code == 422
+    assert response.json()["type"] == "urn:dunno:option_invalid"
+    assert "at most 32 parameters, got '33'" in response.json()["detail"]
+    assert "at most 32" not in client.get(f"{path}?{'a&' * 31}a").text
+
+
 @pytest.mark.parametrize("path", ["/predict/fruit", "/v1/models/fruit:predict"])
 def test_as_many_parameters_as_allowed_are_parsed(client: httpx.Client, path: str) -> None:
     response = client.post(f"{path}?{'x=1&' * 31}x=1", json={"instances": [[9, 0, 0]]})

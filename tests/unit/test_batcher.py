@@ -839,3 +839,36 @@ async def test_loop_that_ends_by_a_defect_leaves_nobody_waiting(
     assert [type(outcome) for outcome in outcomes] == [RunFailed, RunFailed]
     assert not bench.batcher.is_running
     assert "batches stopped" in caplog.text
+
+
+async def test_large_job_of_a_quick_model_runs_beside_the_event_loop_and_small_ones_on_it() -> None:
+    threads: list[str] = []
+
+    def run(batch: NDArray[np.generic]) -> Doubled:
+        threads.append(threading.current_thread().name)
+        return Doubled(batch * 2)
+
+    async with running(Bench(run)) as bench:
+        bench.batcher.cost.learn(4, 0.0001)
+        assert bench.batcher.cost.is_quick
+        assert bench.batcher.bulk_rows == 4 * batcher.MOST_BULK_BATCHES
+
+        assert await bench.submit(*range(10), lane="bulk") == [2 * value for value in range(10)]
+        assert await bench.submit(1, 2) == [2, 4]
+
+    assert threads == ["dunno-run-fruit", threading.current_thread().name]
+
+
+async def test_large_job_counts_as_its_batches() -> None:
+    async with running(Bench(RecordingRun())) as bench:
+        await bench.submit(*range(10), lane="bulk")
+
+        assert bench.counted("dunno_batch_rows_count") == 3
+        assert bench.counted("dunno_batch_rows_sum") == 10
+
+
+async def test_model_that_is_slow_gets_large_requests_batch_by_batch() -> None:
+    bench = Bench(RecordingRun())
+    bench.batcher.cost.learn(4, 0.1)
+
+    assert bench.batcher.bulk_rows == 4

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from service.bundle.manifest import FeatureField, FeatureInput
 from service.errors import ClientError, InputInvalid, MediaTypeUnsupported, PayloadTooLarge
 from service.inputs.features import MOST_COLUMNS, FeatureDecoder
-from service.inputs.payload import InputLimits, Payload
+from service.inputs.payload import UNTOLD, InputLimits, Payload, decode_light
 
 LIMITS = InputLimits(max_rows=5, max_picture_pixels=100, max_picture_side=100)
 DECLARED = FeatureInput(
@@ -218,3 +219,64 @@ def test_cell_that_is_too_long_is_refused_by_its_cap(decoder: FeatureDecoder, li
 
     with pytest.raises(PayloadTooLarge, match=f"line {line}: a cell .* cap of 131,072 characters"):
         decoder.decode(as_csv(table))
+
+
+MOST_TOLD = 100
+MANY = FeatureDecoder(DECLARED, "float32", replace(LIMITS, max_rows=1000, max_row_errors=MOST_TOLD))
+MANY_WRONG = [[99, 0, 0]] * 300 + [[7, 1, 2]]
+NPY_WRONG = as_npy(np.array(MANY_WRONG, np.float64))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(as_json(*MANY_WRONG), id="JSON"),
+        pytest.param(NPY_WRONG, id="npy"),
+        pytest.param(as_csv("pH,sugar,age\n" + "99,0,0\n" * 300 + "7,1,2\n"), id="CSV"),
+    ],
+)
+def test_the_first_hundred_errors_are_told_in_full_and_all_have_their_code(
+    payload: Payload,
+) -> None:
+    decoded = MANY.decode(payload)
+
+    assert decoded.rows.tolist() == [[7, 1, 2]]
+    assert list(decoded.errors) == list(range(300))
+    assert {type(error) for error in decoded.errors.values()} == {InputInvalid}
+    told = [str(error) for error in decoded.errors.values()]
+    assert all("pH: expected at most 14, got 99" in text for text in told[:MOST_TOLD])
+    assert set(told[MOST_TOLD:]) == {UNTOLD}
+
+
+def test_rows_of_an_array_are_told_apart_and_wrong_ones_are_named() -> None:
+    rows = np.array([[7, 1, 2], [7, -1, 2], [7, 1, np.nan], [np.nan, 1, 2], [7, 1e39, 2]])
+
+    decoded = MANY.decode(as_npy(rows))
+
+    assert decoded.rows[:, :2].tolist() == [[7, 1], [7, 1]]
+    assert {position: str(error) for position, error in decoded.errors.items()} == {
+        1: "rows[1].sugar: expected at least 0 g/l, got -1",
+        3: "rows[3].pH: expected a finite number, got nan",
+        4: "rows[4]: expected numbers that float32 can hold, got 1e+39",
+    }
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_light"),
+    [
+        pytest.param(as_json([7, 1, 2]), True, id="a row"),
+        pytest.param(as_json(*[[7, 1, 2]] * 300), True, id="rows of sound numbers"),
+        pytest.param(as_json(*[[]] * 300), False, id="empty rows"),
+        pytest.param(as_json(*[0] * 300), False, id="numbers for rows"),
+        pytest.param(as_json(*[{}] * 300), False, id="empty objects"),
+        pytest.param(as_json(*MANY_WRONG), False, id="wrong rows"),
+        pytest.param(as_json({str(key): 1 for key in range(300)}), False, id="keys"),
+        pytest.param(as_csv("pH,sugar,age\n" + "7,1,2\n" * 300), False, id="CSV"),
+        pytest.param(as_csv("pH,sugar,age\n7,1,2\n"), True, id="a row of CSV"),
+        pytest.param(NPY_WRONG, True, id="wrong rows of npy"),
+    ],
+)
+def test_what_takes_long_for_its_size_is_not_decoded_on_the_event_loop(
+    payload: Payload, *, is_light: bool
+) -> None:
+    assert (decode_light(MANY, payload) is not None) == is_light

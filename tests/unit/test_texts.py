@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,3 +114,22 @@ def test_vocabulary_is_one_token_a_line_whatever_separates_lines_elsewhere() -> 
 def test_numbers_are_no_texts(decoder: TextDecoder) -> None:
     with pytest.raises(InputInvalid, match="expected texts, got numbers of type float64"):
         decoder.decode_array(np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("texts", [["a"] * 300, [""] * 300, ["a b " * 5000]])
+def test_many_texts_and_long_ones_are_not_read_on_the_event_loop(
+    decoder: TextDecoder, texts: list[str]
+) -> None:
+    assert not decoder.is_light(Payload(json.dumps(texts).encode(), "application/json"))
+    assert not decoder.is_light(plain(b"a b " * 5000))
+    assert decoder.is_light(plain(b"a good film"))
+
+
+def test_request_of_too_many_tokens_is_refused() -> None:
+    limits = replace(LIMITS, max_request_tokens=7)
+    decoder = TextDecoder(DECLARED, Tokenizer(DECLARED, VOCABULARY), limits)
+    allowed, refused = ["a a a a", "a a a"], ["a a a a", "a a a a", "a"]
+
+    assert len(decoder.decode_instances(list(allowed), "instances", plain(b"")).rows) == 2
+    with pytest.raises(PayloadTooLarge, match="7 tokens"):
+        decoder.decode_instances(list(refused), "instances", plain(b""))
