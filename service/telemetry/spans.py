@@ -8,16 +8,17 @@ is linked to all of them; the span `run` of each request is linked to it.
 """
 
 import asyncio
+import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.environment_variables import OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace import set_span_in_context as in_context_of
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -152,14 +153,22 @@ class RequestTrace:
         return in_context_of(self._span, Context())
 
 
-def exporting(environment: Mapping[str, str]) -> Traces:
-    """Return what makes traces and sends them, as OpenTelemetry's variables say."""
+def exporting(environment: Mapping[str, str], exporters: Container[str]) -> Traces:
+    """Return what makes traces and sends them, as OpenTelemetry's variables say.
+
+    Args:
+        environment: with these variables.
+        exporters: of `service.telemetry.tracing.EXPORTERS`.
+    """
     attributes = {"service.version": __version__}
     named = environment.get(OTEL_RESOURCE_ATTRIBUTES, "")
     if not environment.get(OTEL_SERVICE_NAME) and "service.name=" not in named:
         attributes["service.name"] = "dunno"
     provider = TracerProvider(resource=Resource.create(attributes), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    if "otlp" in exporters:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    if "console" in exporters:
+        provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=sys.stdout)))
     return Traces(provider)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SPOKEN = "http/protobuf"
+EXPORTERS = ("otlp", "console")
+"""What `OTEL_TRACES_EXPORTER` may name, apart from `none`; several by commas."""
 
 CURRENT: ContextVar["RequestTrace | None"] = ContextVar("dunno_request_trace", default=None)
 """The trace of the request whose rows are submitted; batches are linked to it."""
@@ -30,11 +32,11 @@ def start_tracing(environment: Mapping[str, str]) -> "Traces | None":
 
     A server whose traces cannot be sent serves all the same, and says so in its log.
     """
-    is_disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    if is_disabled or not any(environment.get(name) for name in ENDPOINTS):
+    exporters = _exporters(environment)
+    if not exporters:
         return None
     protocol = next((environment[name] for name in PROTOCOLS if environment.get(name)), SPOKEN)
-    if protocol != SPOKEN:
+    if "otlp" in exporters and protocol != SPOKEN:
         log.warning("no traces: only %s is spoken", SPOKEN, extra={"protocol": protocol})
         return None
     try:
@@ -42,8 +44,24 @@ def start_tracing(environment: Mapping[str, str]) -> "Traces | None":
     except ImportError:
         log.warning("no traces: OpenTelemetry is missing; %s", install_line("tracing"))
         return None
-    traces: Traces = spans.exporting(environment)
+    traces: Traces = spans.exporting(environment, exporters)
     return traces
+
+
+def _exporters(environment: Mapping[str, str]) -> frozenset[str]:
+    """Return where traces go; nowhere if OpenTelemetry's variables say so, or name nobody."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return frozenset()
+    names = environment.get("OTEL_TRACES_EXPORTER", "").lower().split(",")
+    exporters = frozenset(name.strip() for name in names if name.strip())
+    if not exporters:
+        has_endpoint = any(environment.get(name) for name in ENDPOINTS)
+        return frozenset({"otlp"} if has_endpoint else ())
+    unknown = exporters - {*EXPORTERS, "none"}
+    if unknown:
+        named = ", ".join(sorted(unknown))
+        log.warning("OTEL_TRACES_EXPORTER: expected otlp, console or none, got %s", named)
+    return exporters.intersection(EXPORTERS) if "none" not in exporters else frozenset()
 
 
 def begin_trace(

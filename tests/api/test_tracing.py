@@ -213,6 +213,9 @@ def test_server_whose_traces_nobody_takes_serves_and_stops_in_time(
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
         },
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_EXPORTER": "none"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_EXPORTER": "zipkin"},
+        {"OTEL_TRACES_EXPORTER": "console", "OTEL_SDK_DISABLED": "TRUE"},
     ],
 )
 def test_nothing_is_traced_unless_somebody_is_there_to_take_it(
@@ -225,3 +228,30 @@ def test_nothing_is_traced_unless_somebody_is_there_to_take_it(
 
     assert response.status_code == 200
     assert "traceparent" not in response.headers
+
+
+def test_traces_are_printed_if_the_console_is_named(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    with Server(Settings(models=models), HotProtocol) as address:
+        response = httpx.post(f"{address}/predict/fruit", json=ROW, headers=SAMPLED)
+
+    assert TRACE_ID in response.headers["traceparent"]
+    told = capfd.readouterr().out
+    assert '"name": "POST /predict/{model}"' in told
+    assert TRACE_ID in told
+
+
+def test_exporter_that_is_not_known_is_told_and_others_are_used(
+    models: Path,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,zipkin")
+    with Server(Settings(models=models), HotProtocol) as address:
+        httpx.post(f"{address}/predict/fruit", json=ROW, headers=SAMPLED)
+
+    assert len(collector.named("run")) == 1
+    assert "OTEL_TRACES_EXPORTER: expected otlp, console or none, got zipkin" in caplog.messages
