@@ -27,9 +27,9 @@ from service.api import probes
 from service.api.addresses import SideAddress, SideAddresses, take_sides
 from service.api.admin import create_admin
 from service.api.calls import Resources
-from service.api.clouds import HEALTH_VARIABLE, PREDICT_VARIABLE
+from service.api.clouds import PREDICT_VARIABLE
 from service.api.cors import Cors
-from service.api.doorway import Doorway
+from service.api.doorway import HEALTH_VARIABLE, Doorway
 from service.api.fastlane import Fastlane
 from service.api.gate import Gate
 from service.api.keys import Keys

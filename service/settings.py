@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_texts_by_commas)] = ()
     """Origins whose pages may ask from a browser, such as `https://shop.example`, by commas."""
 
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_texts_by_commas)] = ()
+    """Names with a dot that the Host header of a request may have, by commas, without ports; `*`
+    is any. Empty: any, but none on a loopback address (DNS rebinding)."""
+
     docs_page: bool = True
     """Whether there is the page /docs, which shows the OpenAPI document."""
 

@@ -19,6 +19,7 @@ from service.api.calls import (
     refusal,
     wrong_method,
 )
+from service.api.doorway import HEALTH_VARIABLE
 from service.api.fastlane import PREFIX
 from service.api.keys import key_of, seen_by
 from service.api.middleware import SAFE_HEADERS
@@ -29,7 +30,6 @@ from service.inputs.numbers import shown
 from service.prediction import Catalogue, beside
 
 PREDICT_VARIABLE = "AIP_PREDICT_ROUTE"
-HEALTH_VARIABLE = "AIP_HEALTH_ROUTE"
 _OURS = frozenset({b"x-request-id", *(name for name, _ in SAFE_HEADERS)})
 _SHARES = {
     "max_error": "max_error",

@@ -3,13 +3,17 @@
 import ipaddress
 import logging
 import math
+import os
 import sys
 from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from service.settings import Settings
+from service.settings import Settings, is_loopback
 from service.telemetry.metrics import Metrics
+
+HEALTH_VARIABLE = "AIP_HEALTH_ROUTE"
+"""By which Vertex AI tells the path that it asks for health."""
 
 RESERVED = 16
 """So many connections beyond the limit are taken, for one question of those that watch us."""
@@ -17,6 +21,12 @@ RESERVED = 16
 SPARE_DESCRIPTORS = 128
 """Open files beside connections: models, the event loop, the sockets of workers, callers that are
 just being turned away."""
+
+PROBES = frozenset(
+    {b"/livez", b"/readyz", b"/metrics", b"/ping", b"/v2/health/live", b"/v2/health/ready"}
+)
+"""Questions of those that watch us: an overload is no reason for a restart. There is the health
+route of Vertex AI as well."""
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +64,15 @@ class Doorway:
             keep_alive_s=settings.keep_alive_ms / 1000,
             write_timeout_s=settings.write_timeout_ms / 1000,
         )
+        self.probes = PROBES | {(os.environ.get(HEALTH_VARIABLE) or "/ping").encode()}
+        """What is answered on connections beyond the limit."""
+
         self.connections = metrics.connections.labels()
         self.origins = frozenset(origin.encode() for origin in settings.cors_origins)
         """Origins whose pages may read why a connection was refused."""
+
+        self.hosts = _hosts(settings)
+        """Names with a dot that a Host header may have; None: any."""
 
         self._rejections = metrics.connection_rejections
         self._connections_by_peer: dict[str, int] = {}
@@ -88,6 +104,14 @@ class Doorway:
     def count_rejection(self, cause: str) -> None:
         """Count a connection that was ended, by one of `CONNECTION_CAUSES`."""
         self._rejections.labels(cause).inc()
+
+
+def _hosts(settings: Settings) -> frozenset[bytes] | None:
+    """Return the names that the operator allows; on loopback others are refused."""
+    names = settings.allowed_hosts
+    if "*" in names or not (names or is_loopback(settings.host)):
+        return None
+    return frozenset(name.lower().encode() for name in (*names, settings.host))
 
 
 def peer_of(address: object) -> str | None:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.clouds import HEALTH_VARIABLE, PREDICT_VARIABLE
+from service.api.clouds import PREDICT_VARIABLE
+from service.api.doorway import HEALTH_VARIABLE
 from service.api.keys import Key, Keys
 from service.api.middleware import SAFE_HEADERS, request_id_of
 from service.api.problems import headers_of, refusal

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.api.bodies import LINGER_S
 from service.api.cors import allowing
 from service.api.doorway import RESERVED, Connection, Doorway, peer_of
-from service.api.http_rules import Refused, check_head, check_host, check_name
+from service.api.http_rules import Refused, check_head, check_host, check_name, is_safe_host
 from service.api.keep_alive import close_behind, has_begun_to_answer, has_unread
 from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
 from service.api.problems import MEDIA_TYPE, problem
@@ -26,11 +26,6 @@ MOST_PIPELINED = 32
 
 PROBE_TIMEOUT_S = 1.0
 """So long a connection beyond the limit has for its one question."""
-
-PROBES = frozenset(
-    {b"/livez", b"/readyz", b"/metrics", b"/ping", b"/v2/health/live", b"/v2/health/ready"}
-)
-"""What is answered on connections beyond the limit: an overload is no reason for a restart."""
 
 HALF_CLOSED_S = 5.0
 """Seconds for the answer to a client that has closed its sending side. It may have gone for good,
@@ -243,12 +238,20 @@ class GuardedProtocol(HttpToolsProtocol):
             self._hosts += 1
             if value != self._host:  # mostly it is that of the last request
                 check_host(value)
+                self._check_safe(value)
                 self._host = value
         elif name == b"expect" and value.strip().lower() == b"100-continue":
             self.expect_100_continue = True
         elif name == b"transfer-encoding":
             self._codings.append(value)
         self.headers.append((name, value))
+
+    def _check_safe(self, host: bytes) -> None:
+        hosts = self._doorway.hosts
+        if hosts is not None and not is_safe_host(host, hosts):
+            got = host[:40].decode("latin-1")
+            detail = f"expected a name of this machine in the Host header, got {got!r}"
+            raise Refused(421, "host", f"{detail}; the operator may add it to DUNNO_ALLOWED_HOSTS")
 
     def on_headers_complete(self) -> None:
         """Begin the request."""
@@ -277,7 +280,7 @@ class GuardedProtocol(HttpToolsProtocol):
         check_name(self.url, self._latest)
         if version == "1.0":
             self.expect_100_continue = False
-        if self._is_surplus and self.url.partition(b"?")[0] not in PROBES:
+        if self._is_surplus and self.url.partition(b"?")[0] not in self._doorway.probes:
             raise self._too_many()
 
     def begin(self) -> None:

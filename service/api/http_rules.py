@@ -1,7 +1,7 @@
 """What RFC 9112 has a server refuse in the head of a request, and the parser passes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 _VERSIONS = frozenset({"1.0", "1.1"})
 _CLIP = 40
@@ -67,6 +67,27 @@ def check_host(value: bytes) -> None:
     if not _is_host(value):
         got = value[:_CLIP].decode("latin-1")
         raise _malformed(f"expected a host and its port in the Host header, got {got!r}")
+
+
+def is_safe_host(value: bytes, allowed: Container[bytes]) -> bool:
+    """Tell whether a page from elsewhere cannot have had a browser send this Host header.
+
+    A page of the internet can let its own name lead to this machine (DNS rebinding), and its
+    browser then takes our answers for its own. Addresses and names without a dot are no such names.
+
+    Args:
+        value: of a Host header that is sound.
+        allowed: other names, lower case.
+    """
+    host = _without_port(value.strip().lower()).removesuffix(b".")
+    is_address = host.startswith(b"[") or host.rpartition(b".")[2].isdigit()
+    is_ours = b"." not in host or host.endswith(b".localhost") or host in allowed
+    return is_address or is_ours
+
+
+def _without_port(host: bytes) -> bytes:
+    name, colon, port = host.rpartition(b":")
+    return name if colon and (not port or port.isdigit()) else host
 
 
 def _check_codings(version: str, codings: Sequence[bytes]) -> None:

@@ -1,6 +1,5 @@
 """The Open Inference Protocol, /v2/…, with the extensions that Triton's clients use."""
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,8 +23,8 @@ from service.api.calls import (
     wrong_method,
 )
 from service.api.keys import seen_by
+from service.api.packing import WORTH_PACKING_BYTES, accepted_coding, packed
 from service.errors import InputInvalid, ModelNotFound, VersionNotFound
-from service.inputs.compression import CODINGS, deflated
 from service.inputs.framing import BYTES, Reply, write_tensors
 from service.inputs.inference import AskedOutput, Inference, InferenceReader, input_spec
 from service.prediction import Answer, Catalogue, Predictor, beside
@@ -36,12 +35,6 @@ STATUSES = {422: 400}
 
 PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorflow": "tensorflow_savedmodel"}
 PROBABILITIES = "probabilities"
-WORTH_PACKING_BYTES = 1400
-"""What fits into one packet is sent as it is."""
-
-LIGHT_PACKING_BYTES = 65_536
-"""More is compressed beside the event loop."""
-
 _HEAD_LENGTH = "inference-header-content-length"
 _NANOSECONDS = 1e9
 _on_admin_address = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)").fullmatch
@@ -329,19 +322,3 @@ async def respond(call: Call, head: bytes, behind: bytes, judged: Judged) -> Res
         headers |= {"content-encoding": coding, "vary": "accept-encoding"}
         body = await packed(body, coding)
     return Response(body, 200, headers, media_type)
-
-
-async def packed(body: bytes, coding: str) -> bytes:
-    """Return a body compressed, beside the event loop if it is large."""
-    if len(body) <= LIGHT_PACKING_BYTES:
-        return deflated(body, coding)
-    return await asyncio.to_thread(deflated, body, coding)
-
-
-def accepted_coding(accepted: str) -> str:
-    """Return the first coding that a caller takes and we write; nothing if there is none."""
-    for part in accepted.lower().split(","):
-        name, _, weight = part.partition(";")
-        if name.strip() in CODINGS and weight.replace(" ", "") not in ("q=0", "q=0.0"):
-            return name.strip()
-    return ""

@@ -6,6 +6,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp
 
 from service.api.middleware import RequestIds
+from service.api.packing import accepted_coding, packed
 from service.api.problems import MEDIA_TYPE, problem
 from service.prediction import Catalogue
 from service.telemetry.exposition import format_for
@@ -52,7 +53,12 @@ async def metrics(request: Request) -> Response:
     else:
         measured: Metrics = request.app.state.metrics
         content = await asyncio.to_thread(measured.exposition, form)
-    return Response(content, headers={"content-type": form.media_type})
+    headers = {"content-type": form.media_type, "vary": "accept-encoding"}
+    coding = accepted_coding(request.headers.get("accept-encoding", ""))
+    if coding:
+        headers["content-encoding"] = coding
+        content = await packed(content, coding)
+    return Response(content, headers=headers)
 
 
 def create_metrics(catalogue: Catalogue, metrics: Metrics, workers: Workers | None) -> ASGIApp:

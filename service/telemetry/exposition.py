@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
@@ -16,7 +17,9 @@ class Format(NamedTuple):
     write: Callable[[Collector], bytes]
 
 
-TEXT = Format("text", CONTENT_TYPE_LATEST, generate_latest)
+TEXT = Format("text", CONTENT_TYPE_PLAIN_0_0_4, generate_latest)
+"""Our names have been allowed since that version, which every scraper knows."""
+
 OPEN_METRICS = Format("openmetrics", openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest)
 """The one that has exemplars."""
 

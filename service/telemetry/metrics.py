@@ -74,6 +74,7 @@ CONNECTION_CAUSES = (
     "header_count",
     "header_size",
     "header_timeout",
+    "host",
     "malformed",
     "pipelined",
     "write_timeout",

@@ -412,6 +412,16 @@ def test_probes_are_answered_although_there_are_too_many_connections(few: str) -
         connection.close()
 
 
+def test_health_route_of_vertex_ai_is_answered_although_there_are_too_many_connections(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIP_HEALTH_ROUTE", "/vertex/health")
+    settings = Settings(models=models, max_connections=1)
+    with Server(settings, HotProtocol) as address, closing(Connection(address)):
+        assert httpx.get(f"{address}/vertex/health").status_code == 200
+        assert httpx.get(f"{address}/models").status_code == 503
+
+
 def test_connections_beyond_those_for_probes_are_turned_away_at_once(few: str) -> None:
     held = [Connection(few) for _ in range(3 + RESERVED)]
     with closing(Connection(few)) as surplus:
@@ -654,3 +664,59 @@ def test_open_connections_are_counted(few: str) -> None:
         assert connection.response()[0] == 200
         assert number() == 2
     until(lambda: number() == 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 421),
+        ("evil.example:8000", 421),
+        ("evil.example.", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost", 200),
+        ("LocalHost:8000", 200),
+        ("app.localhost", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("dunno", 200),
+        ("shop.example", 200),
+        ("SHOP.example:80", 200),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predict/fruit", "/models"])
+def test_host_that_a_page_of_the_internet_may_have_is_refused_on_loopback(
+    models: Path, host: str, status: int, path: str
+) -> None:
+    settings = Settings(models=models, allowed_hosts=("shop.example",))
+    method, body = ("GET", b"") if path == "/models" else ("POST", BODY)
+    with Server(settings, HotProtocol) as address, closing(Connection(address)) as connection:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        connection.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        found, _, content = connection.response()
+
+        assert found == status
+        if status == 421:
+            assert content["type"] == "urn:dunno:host"
+            assert "DUNNO_ALLOWED_HOSTS" in str(content["detail"])
+            assert counted(address, "host") == 1
+
+
+@pytest.mark.parametrize("chosen", [{"host": "::"}, {"allowed_hosts": ("*",)}], ids=["wide", "any"])
+def test_host_is_not_looked_at_unless_it_has_to_be(models: Path, chosen: dict[str, Any]) -> None:
+    with Server(Settings(models=models, **chosen), HotProtocol) as address:
+        asked = httpx.get(f"{address}/models", headers={"Host": "evil.example"})
+
+    assert asked.status_code == 200
+
+
+def test_metrics_are_compressed_for_scrapers_that_take_it(few: str) -> None:
+    with httpx.Client(base_url=few) as client:
+        packed = client.get("/metrics", headers={"Accept-Encoding": "gzip"})
+        plain = client.get("/metrics", headers={"Accept-Encoding": "gzip;q=0, identity"})
+
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.headers["vary"] == "accept-encoding"
+    assert packed.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert int(packed.headers["content-length"]) < len(packed.content) / 5
+    assert "content-encoding" not in plain.headers
+    assert int(plain.headers["content-length"]) == len(plain.content)

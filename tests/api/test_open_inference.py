@@ -14,7 +14,7 @@ from counting import value
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.api.open_inference import packed
+from service.api.packing import packed
 
 APPLE, PEAR, UNSURE = [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [1.0, 1.0, 1.0]
 INFER = "/v2/models/fruit/infer"

@@ -1,6 +1,6 @@
 import pytest
 
-from service.api.http_rules import Refused, check_head, check_host, check_name
+from service.api.http_rules import Refused, check_head, check_host, check_name, is_safe_host
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,25 @@ def test_request_of_another_protocol_is_refused_by_its_name() -> None:
 
     with pytest.raises(Refused, match=r"got 'RTSP/1\.1'"):
         check_name(b"/a", b"GET /a RTSP/1.1\r\nX: b HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_safe"),
+    [
+        (b"localhost", True),
+        (b"localhost.", True),
+        (b"127.0.0.1:80", True),
+        (b"10.0.0.7", True),
+        (b"[::1]", True),
+        (b"[fe80::1]:8000", True),
+        (b"", True),
+        (b"a.localhost:1", True),
+        (b"shop.example:443", True),
+        (b"evil.shop.example", False),
+        (b"shop.example.evil", False),
+        (b"localhost.evil.example", False),
+        (b"1.evil.example:1", False),
+    ],
+)
+def test_host_is_told_apart(*, host: bytes, is_safe: bool) -> None:
+    assert is_safe_host(host, {b"shop.example"}) == is_safe
