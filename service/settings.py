@@ -158,7 +158,8 @@ class Settings(BaseSettings):
     """Longest time for request line and headers to arrive."""
 
     keep_alive_ms: float = Field(default=5000, ge=50, le=3_600_000)
-    """Time after which a connection without a new request is closed."""
+    """Time after which a connection without a new request is closed. Behind a proxy more than its
+    own idle time, such as 75000 for 60 s: else it sends a request as we close, and answers 502."""
 
     write_timeout_ms: float = Field(default=10_000, ge=50, le=600_000)
     """Longest time in which a caller reads nothing of its answer."""
