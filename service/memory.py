@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from service.settings import MEBIBYTE, Settings, usable_memory_bytes, worker_count
 
-ARRIVING_PART = 4
-DECODING_PART = 5
-"""Bodies may take a fourth of what is left, decoding a fifth. The rest is for the one request that
+ARRIVING_PART = 6
+DECODING_PART = 8
+"""Bodies may take a sixth of what is left, decoding an eighth. The rest is for the one request that
 needs more than the budget of decoding, for rows that wait, answers, and what malloc keeps."""
 
 LEAST_BYTES = 16 * MEBIBYTE

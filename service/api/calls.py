@@ -20,7 +20,6 @@ from service.api.fastlane import (
     Account,
     identity,
     log_slow,
-    outcome_of,
     server_timing,
     tell_answered,
     tell_failed,
@@ -226,8 +225,7 @@ class Call:
             now_s = time.perf_counter()
             timing = Timing(*self._prediction.stages, now_s - self._predicted_s)
             seconds = now_s - self._started_s
-            rows = self._prediction.rows
-            tell_answered(self._account, rows, outcome_of(rows), seconds, timing)
+            tell_answered(self._account, self._prediction, seconds, timing)
             if seconds >= self._settings.slow_request_s and self._predictor is not None:
                 facts = identity(self.trace, self.key)
                 log_slow(self.request_id, self._predictor.name, seconds, timing, facts)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,7 +21,7 @@ from service.api.middleware import SAFE_HEADERS, request_id_of
 from service.api.options import Options, read_options
 from service.api.problems import MEDIA_TYPE, OUTCOME, problem, refusal, status_of
 from service.api.schemas import encode
-from service.decision import Answered, Terms
+from service.decision import Terms
 from service.errors import ClientError, Draining, DunnoError, reason_of
 from service.inputs.budget import ByteBudget
 from service.memory import plan_process_memory
@@ -260,10 +260,8 @@ class _Exchange:
         self, predictor: Predictor, prediction: Prediction, options: Options, slow_s: float
     ) -> None:
         started_s = time.perf_counter()
-        rows = prediction.rows
-        body, outcome = await beside(
-            len(rows),
-            lambda: (encode(predictor, prediction, options, self.request_id), outcome_of(rows)),
+        body = await beside(
+            len(prediction.rows), lambda: encode(predictor, prediction, options, self.request_id)
         )
         encode_s = time.perf_counter() - started_s
         headers = [
@@ -273,7 +271,7 @@ class _Exchange:
         await self._write(200, body, headers)
         seconds = time.perf_counter() - self._started_s
         timing = Timing(*prediction.stages, encode_s)
-        tell_answered(self._account, rows, outcome, seconds, timing)
+        tell_answered(self._account, prediction, seconds, timing)
         if seconds >= slow_s:
             facts = identity(self.trace, key_of(self.scope))
             log_slow(self.request_id, predictor.name, seconds, timing, facts)
@@ -341,15 +339,10 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": body, "more_body": has_more})
 
 
-def tell_answered(
-    account: Account,
-    rows: Sequence[Answer | DunnoError],
-    outcome: str,
-    seconds: float,
-    timing: Timing,
-) -> None:
+def tell_answered(account: Account, prediction: Prediction, seconds: float, timing: Timing) -> None:
     """Tell of a request that got its verdicts."""
     metrics, recent, trace = account
+    rows, outcome = prediction.rows, prediction.outcome
     if recent is not None:
         answers = (row for row in rows if isinstance(row, Answer))
         recent.see_request(seconds, [answer.verdict.reason for answer in answers])
@@ -395,11 +388,3 @@ def server_timing(stages: Stages) -> bytes:
         run_s * 1000,
         decide_s * 1000,
     )
-
-
-def outcome_of(rows: Sequence[Answer | DunnoError]) -> str:
-    """Return how a request that got its answers is counted."""
-    answered = sum(isinstance(row, Answer) and isinstance(row.verdict, Answered) for row in rows)
-    if answered == len(rows):
-        return "answered"
-    return "mixed" if answered else "unknown"

@@ -29,7 +29,6 @@ from service.api.fastlane import (
     Route,
     identity,
     log_slow,
-    outcome_of,
     server_timing,
     tell_answered,
     tell_failed,
@@ -44,7 +43,7 @@ from service.api.schemas import encode
 from service.decision import Row
 from service.errors import CapacityError, DunnoError
 from service.inputs import Payload, decode_light
-from service.prediction import Delivery, Prediction, Predictor, Stages
+from service.prediction import Delivery, Prediction, Predictor, Stages, outcome_of
 from service.telemetry.metrics import Timing
 from service.telemetry.tracing import begin_trace
 
@@ -303,7 +302,7 @@ class _Exchange:
         decided_s = time.perf_counter()
         decide_s = decided_s - started_s
         stages = Stages(self._decode_s, delivery.queue_s, delivery.run_s, decide_s)
-        prediction = Prediction(rows, terms, stages, ())
+        prediction = Prediction(rows, terms, stages, (), outcome_of(rows))
         body = encode(predictor, prediction, options, self._request_id)
         encoded_s = time.perf_counter()
         self._write(
@@ -313,7 +312,7 @@ class _Exchange:
         )
         timing = Timing(*stages, encoded_s - decided_s)
         seconds = time.perf_counter() - self._started_s
-        tell_answered(self._account, rows, outcome_of(rows), seconds, timing)
+        tell_answered(self._account, prediction, seconds, timing)
         if seconds >= self._lane.slow_s:
             facts = identity(self._trace, self._key)
             log_slow(self._request_id, predictor.name, seconds, timing, facts)

@@ -32,6 +32,7 @@ from service.inputs.payload import (
     LIGHT_BINARY_TEXT_BYTES,
     LIGHT_BYTES,
     LIGHT_NPY_BYTES,
+    LIGHT_NUMBERS,
     LIGHT_TEXT_BYTES,
     LIGHT_VALUES,
     Decoded,
@@ -136,11 +137,19 @@ class InferenceReader:
             return size <= (LIGHT_BINARY_TEXT_BYTES if is_binary else LIGHT_TEXT_BYTES) and (
                 payload.body.count(b",") <= LIGHT_VALUES
             )
+        if not self._has_few_numbers(payload.body):
+            return False
         if self._kind != "image":
             return size <= LIGHT_BYTES
         if any(word in payload.body for word in _MAYBE_PICTURES):
             return False
         return size <= LIGHT_BYTES or (size <= LIGHT_NPY_BYTES and self._has_light_head)
+
+    def _has_few_numbers(self, body: bytes) -> bool:
+        """Tell whether so few numbers are written in JSON that they are read quickly."""
+        length = self._head_length or ""
+        head = body[: int(length)] if length.isdecimal() and len(length) < 8 else body
+        return head.count(b",") <= LIGHT_NUMBERS
 
     @property
     def _has_light_head(self) -> bool:

@@ -33,7 +33,10 @@ LIGHT_BINARY_TEXT_BYTES = 1024
 LIGHT_VALUES = 256
 """Values of JSON that are looked at one by one on the event loop: each may be a row, and wrong."""
 
-UNTOLD = "wrong as well; only the first errors of a request are told in full (DUNNO_MAX_ROW_ERRORS)"
+LIGHT_NUMBERS = 4096
+"""Numbers of a tensor in JSON that are read on the event loop."""
+
+UNTOLD = "wrong as well (DUNNO_MAX_ROW_ERRORS)"
 
 LIGHT_NPY_BYTES = 1_048_576
 """The same for an .npy file: its numbers are only copied."""

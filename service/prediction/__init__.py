@@ -6,7 +6,7 @@ from service.prediction.beside import beside
 from service.prediction.catalogue import Catalogue, Choice
 from service.prediction.decoding import DecoderPool, Reader
 from service.prediction.loading import load_catalogue
-from service.prediction.predictor import Answer, Prediction, Predictor, Stages
+from service.prediction.predictor import Answer, Prediction, Predictor, Stages, outcome_of
 from service.prediction.reloader import Reloader
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "Stages",
     "beside",
     "load_catalogue",
+    "outcome_of",
 ]

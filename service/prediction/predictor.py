@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.batching import Batcher, BatchLimits, Delivery, Job, Lane, Receiver
 from service.bundle import Bundle, Manifest
 from service.bundle.manifest import Reference
-from service.decision import Floor, Judge, Row, Terms, Verdict
+from service.decision import Answered, Floor, Judge, Row, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, QueueFull, RunFailed, reason_of
 from service.inputs import Decoded, Decoder, Payload
 from service.prediction.beside import beside
@@ -60,6 +60,8 @@ class Prediction(NamedTuple):
     terms: Terms
     stages: Stages
     ignored_columns: tuple[str, ...]
+    outcome: str
+    """How the request is counted: `answered`, `unknown` or `mixed`."""
 
 
 class _Golden(NamedTuple):
@@ -297,15 +299,21 @@ class Predictor:
                     # On the next turn of the loop the answer to a request of one part is written.
                     asyncio.get_running_loop().call_soon(self.copy, part, delivery.outputs)
             started_s = time.perf_counter()
-            rows = await beside(
-                len(outputs) + len(decoded.errors),
-                lambda: _in_place(self.answers(outputs, terms), decoded),
+            rows, outcome = await beside(
+                len(outputs) + len(decoded.errors), lambda: self._judged(outputs, terms, decoded)
             )
             decide_s = time.perf_counter() - started_s
         finally:
             self.release()
         stages = Stages(decode_s, queue_s, run_s, decide_s)
-        return Prediction(rows, terms, stages, decoded.ignored_columns)
+        return Prediction(rows, terms, stages, decoded.ignored_columns, outcome)
+
+    def _judged(
+        self, outputs: Sequence[Row], terms: Terms, decoded: Decoded
+    ) -> tuple[list[Answer | DunnoError], str]:
+        """Return the answers to all rows of a request, and how it is counted."""
+        rows = _in_place(self.answers(outputs, terms), decoded)
+        return rows, outcome_of(rows)
 
     def _parts(self, rows: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
         """Yield rows as jobs: batches, several in one job where they are quick, and the rest."""
@@ -447,6 +455,14 @@ class _NoRuntime:
 
     def run(self, _: NDArray[np.generic]) -> Outputs:
         raise RunFailed("the version is not served any more")
+
+
+def outcome_of(rows: Sequence[Answer | DunnoError]) -> str:
+    """Return how a request that got its answers is counted."""
+    answered = sum(isinstance(row, Answer) and isinstance(row.verdict, Answered) for row in rows)
+    if answered == len(rows):
+        return "answered"
+    return "mixed" if answered else "unknown"
 
 
 def _in_place(

@@ -10,13 +10,13 @@ from service.settings import MEBIBYTE, Settings, usable_memory_bytes
 def test_budgets_follow_what_the_limit_leaves() -> None:
     plan = plan_memory(Settings(), 512 * MEBIBYTE, 152 * MEBIBYTE)
 
-    assert plan == (90 * MEBIBYTE, 72 * MEBIBYTE)
+    assert plan == (60 * MEBIBYTE, 45 * MEBIBYTE)
 
 
 def test_workers_share_the_limit() -> None:
     plan = plan_memory(Settings(workers=2), 1024 * MEBIBYTE, 152 * MEBIBYTE)
 
-    assert plan == (90 * MEBIBYTE, 72 * MEBIBYTE)
+    assert plan == (60 * MEBIBYTE, 45 * MEBIBYTE)
 
 
 def test_setting_is_the_most_that_bodies_may_take() -> None:

@@ -18,7 +18,7 @@ from service.inputs.examples import instances_of
 from service.inputs.framing import BYTES
 from service.inputs.images import PICTURE_FIELD
 from service.inputs.inference import input_spec
-from service.prediction import Answer, Prediction, Predictor, Stages
+from service.prediction import Answer, Prediction, Predictor, Stages, outcome_of
 
 REASONS: tuple[Reason, ...] = ("out_of_distribution", "ambiguous", "low_confidence")
 _NO_TIME = Stages(0.0, 0.0, 0.0, 0.0)
@@ -171,7 +171,7 @@ def answers(samples: Iterable[Sample]) -> Json:
 
 def _told(text: str, sample: Sample, rows: list[Answer | DunnoError]) -> Json:
     predictor = sample.predictor
-    prediction = Prediction(rows, predictor.judge.default_terms, _NO_TIME, ())
+    prediction = Prediction(rows, predictor.judge.default_terms, _NO_TIME, (), outcome_of(rows))
     content = encode(predictor, prediction, NO_OPTIONS, REQUEST_ID)
     return {"summary": f"{sample.name}: {text}", "value": orjson.loads(content)}
 
