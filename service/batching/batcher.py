@@ -66,6 +66,12 @@ from service.telemetry.tracing import CURRENT
 CHECK_EVERY_S = 1.0
 """Between two looks at instances that were found well: rows that fail shall not cost much."""
 
+LEAST_PART = 4
+"""However little patience callers have, a batch has a fourth of the most rows."""
+
+PATIENT_S, PATIENCE_WEIGHT = 3600.0, 0.05
+"""The most patience that counts, and the weight of each who comes: some twenty are remembered."""
+
 MOST_BULK_BATCHES = 32
 """Of one job: what is lost at most if its deadline passes or its caller leaves."""
 
@@ -169,6 +175,7 @@ class Batcher(Generic[Outputs]):
         self.cost = RunCost()
         self.pace = Pace()
         self._has_missed = False
+        self._patience_s = 0.0  # of nobody yet
         for capacity in metrics.queue_capacity_rows.values():
             capacity.set(limits.max_queue_rows)
 
@@ -238,6 +245,10 @@ class Batcher(Generic[Outputs]):
         self.look_for_room(len(rows), deadline_s - now_s, lane)
         has_estimate = lane == "interactive" and self._waiting.rows_of("interactive") > 0
         job = Job(rows, deadline_s, now_s, receiver, lane, CURRENT.get(), has_estimate)
+        if lane == "interactive":
+            patience_s = min(PATIENT_S, deadline_s - now_s)
+            weight = PATIENCE_WEIGHT if self._patience_s else 1
+            self._patience_s += weight * (patience_s - self._patience_s)
         self._waiting.add(job)
         self._idle.clear()
         self._look_soon()
@@ -383,9 +394,17 @@ class Batcher(Generic[Outputs]):
 
     @property
     def _most_rows(self) -> int:
-        """Most rows of the next run: a quick model must not keep the event loop for long."""
+        """Most rows of the next run.
+
+        A quick model must not keep the event loop for long. Batches of a slow one are smaller where
+        callers have little patience: else none that comes while one runs could be answered in time.
+        """
         most_rows = self._limits.max_rows
-        return min(most_rows, self.cost.quick_rows) if self.cost.is_quick else most_rows
+        if self.cost.is_quick:
+            return min(most_rows, self.cost.quick_rows)
+        least_rows = -(-most_rows // LEAST_PART)
+        patient_rows = self.cost.patient_rows(self._patience_s or PATIENT_S)
+        return max(least_rows, int(min(most_rows, patient_rows)))
 
     def _take(self) -> list[Job]:
         jobs, late = self._waiting.take(self._most_rows, self._clock())

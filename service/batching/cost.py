@@ -13,6 +13,10 @@ BULK_RUN_S = 0.015
 """So long rows of one large request run in a thread before others have a turn: hops between thread
 and event loop cost more than the runs of a quick model."""
 
+PATIENCE_PARTS = 4
+"""A batch should take no longer than a fourth of its callers' patience: a caller waits for the
+batch that runs and for its own, and the estimate has a margin of one more."""
+
 SLOW_FACTOR = 2.0
 """So much slower a quick model must become to be slow."""
 
@@ -40,6 +44,7 @@ class RunCost:
 
     def __init__(self) -> None:
         self._row_s = math.inf
+        self._mean_row_s = 0.0
         self.is_quick = False
 
     @property
@@ -52,13 +57,21 @@ class RunCost:
         """How many rows a quick model runs in `QUICK_RUN_S`, `WORTHWHILE_ROWS` at least."""
         return max(WORTHWHILE_ROWS, int(QUICK_RUN_S / self._row_s))
 
+    def patient_rows(self, patience_s: float) -> float:
+        """Return how many rows run, on average, in a fourth of so many seconds."""
+        if not self._mean_row_s:
+            return math.inf
+        return patience_s / PATIENCE_PARTS / self._mean_row_s
+
     def bulk_batches(self, rows: int) -> int:
         """Return how many batches of so many rows run in `BULK_RUN_S`, one at least."""
         return max(1, int(BULK_RUN_S / (rows * self._row_s)))
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take note of a run of so many rows."""
-        self._row_s = min(self._row_s * FORGETTING, seconds / rows)
+        row_s = seconds / rows
+        self._row_s = min(self._row_s * FORGETTING, row_s)
+        self._mean_row_s += (row_s - self._mean_row_s) * (PACE_WEIGHT if self._mean_row_s else 1)
         slowest_s = QUICK_RUN_S / WORTHWHILE_ROWS * (SLOW_FACTOR if self.is_quick else 1)
         self.is_quick = self._row_s <= slowest_s
 

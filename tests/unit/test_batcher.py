@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -872,3 +873,34 @@ async def test_model_that_is_slow_gets_large_requests_batch_by_batch() -> None:
     bench.batcher.cost.learn(4, 0.1)
 
     assert bench.batcher.bulk_rows == 4
+
+
+async def test_batches_of_a_slow_model_are_smaller_where_callers_have_little_patience() -> None:
+    run = RecordingRun()
+    async with running(Bench(run, max_rows=32, max_queue_rows=64)) as bench:
+        bench.batcher.cost.learn(32, 32 * 0.01)
+        assert not bench.batcher.cost.is_quick
+        assert bench.counted("dunno_batch_limit_rows") == 32
+
+        await asyncio.gather(*(bench.submit(1, seconds=0.6) for _ in range(32)))
+
+        # A fourth of 0.6 s, of which a little has passed, is enough for 14 rows of 10 ms.
+        assert len(run.batches[0]) == 14
+
+
+async def test_batches_of_patient_callers_are_full_and_those_of_impatient_ones_a_fourth() -> None:
+    bench = Bench(RecordingRun(), max_rows=32, max_queue_rows=64)
+    bench.batcher.cost.learn(32, 32 * 0.01)
+    bench.batcher.start()
+    limits = []
+    for seconds in (10, 0.001):
+        for _ in range(200):
+            with contextlib.suppress(DeadlineUnreachable, QueueFull):
+                job = bench.batcher.enqueue(
+                    rows(1), time.monotonic() + seconds, asyncio.Future(), "interactive"
+                )
+                bench.batcher.withdraw(job)
+        limits.append(bench.counted("dunno_batch_limit_rows"))
+    await bench.batcher.close(PATIENCE_S)
+
+    assert limits == [32, 8]
