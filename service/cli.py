@@ -1,5 +1,6 @@
 """`dunno serve | check | predict | bench | tune`; more are added as entry points."""
 
+import io
 import json
 import logging
 import math
@@ -72,6 +73,9 @@ def _registered() -> dict[str, EntryPoint]:
 @click.version_option(__version__, prog_name="dunno")
 def main() -> None:
     """Serve models that know when they do not know."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal may know ASCII only
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 main.add_command(predict)

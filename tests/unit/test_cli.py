@@ -164,6 +164,22 @@ def test_bad_setting_is_one_sentence_and_exit_code_two(monkeypatch: pytest.Monke
     assert result.stderr.startswith("dunno: DUNNO_PORT: ")
 
 
+def test_terminal_that_knows_ascii_only_is_told_all_the_same(tmp_path: Path) -> None:
+    safe_models(tmp_path)
+    rows = tmp_path / "\xfcber.csv"
+    rows.write_text("sweet,sour,crunchy\n9,0,0\n")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "60", "NO_COLOR": "1"}
+    for arguments in (["check"], ["predict", "fruit", str(rows)]):
+        command = [sys.executable, "-m", "service.cli", *arguments, "--models", str(tmp_path)]
+        done = subprocess.run(  # noqa: S603  our own command
+            command, env=environment, capture_output=True, text=True, check=False
+        )
+
+        assert "UnicodeEncodeError" not in done.stderr
+        assert done.returncode in (0, 1)  # 1: a row of the file could not be read
+        assert "\\xfcber.csv" in done.stdout or "all bundles match" in done.stdout
+
+
 def test_every_command_explains_itself() -> None:
     overview = dunno("--help").stdout
 
