@@ -9,7 +9,9 @@ from service.settings import MEBIBYTE, Settings, usable_memory_bytes, worker_cou
 
 ARRIVING_PART = 6
 DECODING_PART = 8
-"""Bodies may take a sixth of what is left, decoding an eighth. The rest is for the one request that
+UNSENT_PART = 12
+"""Bodies may take a sixth of what is left, decoding an eighth, answers that their callers do not
+read a twelfth. The rest is for the one request that
 needs more than the budget of decoding, for rows that wait, answers, and what malloc keeps."""
 
 LEAST_BYTES = 16 * MEBIBYTE
@@ -29,6 +31,9 @@ class MemoryPlan(NamedTuple):
     decoding_bytes: int
     """Decoding, in all threads; see `service.inputs.budget.ByteBudget`."""
 
+    unsent_bytes: int
+    """Answers that callers do not read; see `service.api.doorway.Doorway`."""
+
 
 def plan_memory(settings: Settings, usable_bytes: int, resident_bytes: int) -> MemoryPlan:
     """Return what requests may take.
@@ -43,6 +48,7 @@ def plan_memory(settings: Settings, usable_bytes: int, resident_bytes: int) -> M
     return MemoryPlan(
         min(settings.max_arriving_bytes, arriving_bytes),
         max(LEAST_BYTES, left_bytes // DECODING_PART),
+        max(LEAST_BYTES, left_bytes // UNSENT_PART),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
+from service.memory import plan_process_memory
 from service.settings import Settings, is_loopback
 from service.telemetry.metrics import Metrics
 
@@ -36,6 +37,10 @@ class Connection(Protocol):
 
     def say_close(self) -> None:
         """Let the next answer say that the connection closes."""
+        ...
+
+    def abort(self) -> None:
+        """Hang up at once; what was not sent is lost."""
         ...
 
 
@@ -77,6 +82,9 @@ class Doorway:
         self._rejections = metrics.connection_rejections
         self._connections_by_peer: dict[str, int] = {}
         self.open_connections: Collection[Connection] = ()
+        self._most_unsent_bytes = plan_process_memory(settings).unsent_bytes
+        self._unsent: dict[Connection, int] = {}  # the one that has not been read for longest first
+        self._unsent_bytes = 0
         self.is_stopping = False
         """Whether each answer says that its connection closes."""
 
@@ -94,6 +102,23 @@ class Doorway:
         number = self._connections_by_peer.pop(peer) - 1
         if number:
             self._connections_by_peer[peer] = number
+
+    def hold_unsent(self, connection: Connection, size_bytes: int) -> None:
+        """Count what a caller does not read; hang up on who has not read for longest if need be.
+
+        A single answer may be larger than all that is allowed.
+        """
+        self._unsent[connection] = size_bytes
+        self._unsent_bytes += size_bytes
+        while self._unsent_bytes > self._most_unsent_bytes and len(self._unsent) > 1:
+            oldest = next(iter(self._unsent))
+            self.let_unsent_go(oldest)
+            self.count_rejection("unsent_answers")
+            oldest.abort()
+
+    def let_unsent_go(self, connection: Connection) -> None:
+        """Count it no more: it was read, or the connection is gone."""
+        self._unsent_bytes -= self._unsent.pop(connection, 0)
 
     def announce_end(self) -> None:
         """Let clients look elsewhere: from now on each answer says that its connection closes."""

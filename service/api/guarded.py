@@ -117,6 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Let go of the timers, and tell whoever is answering that nobody is there any more."""
         self._doorway.connections.dec()
         self._doorway.leave(self._peer)
+        self._doorway.let_unsent_go(self)
         self.pipeline.clear()
         if self.answered is not None and not self.answered.response_complete:
             self.answered.disconnected = True
@@ -502,6 +503,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """See that the caller reads."""
         super().pause_writing()
+        self._doorway.hold_unsent(self, self.transport.get_write_buffer_size())
         self._watch_writing()
 
     def resume_writing(self) -> None:
@@ -510,6 +512,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
+        self._doorway.let_unsent_go(self)
+
+    def abort(self) -> None:
+        """Hang up at once; what was not sent is lost."""
+        self.transport.abort()
 
     def _watch_writing(self) -> None:
         if self._write_timer is None:

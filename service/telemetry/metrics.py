@@ -77,6 +77,7 @@ CONNECTION_CAUSES = (
     "host",
     "malformed",
     "pipelined",
+    "unsent_answers",
     "write_timeout",
 )
 STATES = ("available", "shadow", "unloaded", "failed")

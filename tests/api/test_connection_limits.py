@@ -1,5 +1,6 @@
 """What callers may do with connections, by raw bytes: every limit is met and told."""
 
+import contextlib
 import re
 import resource
 import socket
@@ -15,12 +16,14 @@ import httpx
 import pytest
 from conftest import Server
 from connections import BODY, Connection, request
+from counting import value_at
 from many_callers import serving
 
 from service.api import admin
 from service.api.doorway import RESERVED
 from service.api.guarded import MOST_PIPELINED, GuardedProtocol
 from service.api.hotpath import HotProtocol
+from service.memory import MemoryPlan
 from service.settings import Settings
 
 PATIENCE_S = 5.0
@@ -720,3 +723,50 @@ def test_metrics_are_compressed_for_scrapers_that_take_it(few: str) -> None:
     assert int(packed.headers["content-length"]) < len(packed.content) / 5
     assert "content-encoding" not in plain.headers
     assert int(plain.headers["content-length"]) == len(plain.content)
+
+
+MANY_ROWS = b'{"instances": [%b]}' % b",".join([b"[9, 0, 0]"] * 4096)
+
+
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Room for unsent answers of less than two requests of many rows, in bytes."""
+    room = 1_000_000
+    plan = MemoryPlan(100_000_000, 100_000_000, room)
+    monkeypatch.setattr("service.api.doorway.plan_process_memory", lambda _: plan)
+    return room
+
+
+def test_caller_who_does_not_read_for_longest_is_hung_up_on_when_room_is_scarce(
+    models: Path, little_room: int
+) -> None:
+    assert little_room < 2_000_000
+    with (
+        Server(Settings(models=models), HotProtocol) as address,
+        contextlib.ExitStack() as unread,
+    ):
+        for _ in range(4):
+            connection = unread.enter_context(closing(slow_reader(address)))
+            connection.send(request(MANY_ROWS) * 8)
+
+        until(lambda: counted(address, "unsent_answers") >= 1)
+        until(lambda: value_at(address, "dunno_connections") < 5)  # of which one asks for it
+        assert httpx.post(f"{address}/predict/fruit", content=MANY_ROWS).status_code == 200
+
+
+def test_one_answer_may_be_larger_than_all_room(models: Path, little_room: int) -> None:
+    del little_room
+    rows = b'{"instances": [%b]}' % b",".join([b"[9, 0, 0]"] * 4096)
+    with Server(Settings(models=models), HotProtocol) as address:
+        answer = httpx.post(f"{address}/predict/fruit?include=best_guess", content=rows)
+
+        assert answer.status_code == 200
+        assert len(answer.json()["predictions"]) == 4096
+        assert counted(address, "unsent_answers") == 0
+
+
+def slow_reader(address: str) -> Connection:
+    """Return a connection with little room for what is not read, here and in the kernel."""
+    connection = Connection(address)
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return connection

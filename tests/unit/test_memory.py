@@ -10,13 +10,13 @@ from service.settings import MEBIBYTE, Settings, usable_memory_bytes
 def test_budgets_follow_what_the_limit_leaves() -> None:
     plan = plan_memory(Settings(), 512 * MEBIBYTE, 152 * MEBIBYTE)
 
-    assert plan == (60 * MEBIBYTE, 45 * MEBIBYTE)
+    assert plan == (60 * MEBIBYTE, 45 * MEBIBYTE, 30 * MEBIBYTE)
 
 
 def test_workers_share_the_limit() -> None:
     plan = plan_memory(Settings(workers=2), 1024 * MEBIBYTE, 152 * MEBIBYTE)
 
-    assert plan == (60 * MEBIBYTE, 45 * MEBIBYTE)
+    assert plan == (60 * MEBIBYTE, 45 * MEBIBYTE, 30 * MEBIBYTE)
 
 
 def test_setting_is_the_most_that_bodies_may_take() -> None:
@@ -26,7 +26,7 @@ def test_setting_is_the_most_that_bodies_may_take() -> None:
 
 
 def test_budgets_have_a_least_size_although_nothing_is_left() -> None:
-    assert plan_memory(Settings(), 64 * MEBIBYTE, 150 * MEBIBYTE) == (16 * MEBIBYTE,) * 2
+    assert plan_memory(Settings(), 64 * MEBIBYTE, 150 * MEBIBYTE) == (16 * MEBIBYTE,) * 3
 
 
 def test_resident_memory_of_this_process_is_some_megabytes() -> None:
