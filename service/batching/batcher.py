@@ -159,6 +159,7 @@ class Batcher(Generic[Outputs]):
         # Instances that are free, and what the others run; those in neither are being built anew.
         self._free = list(range(len(runs)))
         self._running: dict[int, list[Job]] = {}
+        self._running_batches: dict[int, int] = {}
         self._care = care
         self._checked_s = -math.inf
         self._limits = limits
@@ -281,8 +282,8 @@ class Batcher(Generic[Outputs]):
             raise QueueFull(f"{message} {cap}", self.pace.seconds(self._batches(rows - room)))
         # Interactive rows are taken first, so that bulk rows wait for them as well.
         ahead = self._waiting.rows if lane == "bulk" else self._waiting.rows_of("interactive")
-        running = sum(self._batches(_rows_of(jobs)) for jobs in self._running.values())
-        wait_s = self.pace.careful_seconds(self._batches(ahead + rows) + running)
+        batches = self._batches(ahead + rows) + sum(self._running_batches.values())
+        wait_s = self.pace.careful_seconds(batches)
         # Where nobody waits one is let in, late or not: else a pace that was learnt in a bad
         # moment would never be learnt anew.
         if ahead and wait_s > patience_s:
@@ -295,6 +296,10 @@ class Batcher(Generic[Outputs]):
 
     def _batches(self, rows: int) -> int:
         return -(-rows // self._most_rows)
+
+    def _runs_of(self, rows: int) -> int:
+        """Return in how many runs the rows of one batch are run: one, unless it is a large job."""
+        return -(-rows // self._limits.max_rows)
 
     @property
     def bulk_rows(self) -> int:
@@ -420,6 +425,7 @@ class Batcher(Generic[Outputs]):
         rows = self._batch(jobs, cause, started_s)
         number = self._free.pop()
         self._running[number] = jobs
+        self._running_batches[number] = self._runs_of(len(rows))
         if not self.cost.is_quick or any(job.lane == "bulk" for job in jobs):
             self._run_beside(number, rows, started_s)
             return
@@ -473,7 +479,7 @@ class Batcher(Generic[Outputs]):
         self._threads[number] = RunThread(f"run-{self._name}")
 
     def _release(self, number: int) -> None:
-        del self._running[number]
+        del self._running[number], self._running_batches[number]
         self._free.append(number)
 
     def _lose(self, number: int, cause: str) -> None:
@@ -481,7 +487,7 @@ class Batcher(Generic[Outputs]):
         facts = {"model": self._name, "instance": number}
         log.critical("instance lost", extra={**facts, "cause": cause})
         self._metrics.lost_instances[cause].inc()
-        del self._running[number]
+        del self._running[number], self._running_batches[number]
         self._keep(self._rebuild(number, facts))
         if not self._has_instances:
             self._fail_waiting(NotReady(_LOST))
@@ -579,7 +585,7 @@ class Batcher(Generic[Outputs]):
         rows = _rows_of(jobs)
         self.cost.learn(rows, run_s)
         self.pace.learn(
-            started_s + run_s, run_s, is_busy=bool(self._waiting), batches=self._batches(rows)
+            started_s + run_s, run_s, is_busy=bool(self._waiting), batches=self._runs_of(rows)
         )
         self._metrics.count_success(time.time())
         traces = [job.trace for job in jobs if job.trace is not None]
