@@ -72,8 +72,8 @@ LEAST_PART = 4
 PATIENT_S, PATIENCE_WEIGHT = 3600.0, 0.05
 """The most patience that counts, and the weight of each who comes: some twenty are remembered."""
 
-MOST_BULK_BATCHES = 32
-"""Of one job: what is lost at most if its deadline passes or its caller leaves."""
+BULK_PART = 16
+"""One job of a large request takes a sixteenth of the queue at most, so that others find room."""
 
 _LOST = "the model has stopped working and is being loaded anew"
 
@@ -305,7 +305,8 @@ class Batcher(Generic[Outputs]):
     def bulk_rows(self) -> int:
         """Rows of a large request that are best submitted as one job: whole batches."""
         most_rows = self._limits.max_rows
-        return most_rows * min(MOST_BULK_BATCHES, self.cost.bulk_batches(most_rows))
+        room = self._limits.max_queue_rows // BULK_PART // most_rows
+        return most_rows * max(1, min(room, self.cost.bulk_batches(most_rows)))
 
     def withdraw(self, job: Job) -> None:
         """Take a job out of the queue if it is there."""

@@ -849,10 +849,10 @@ async def test_large_job_of_a_quick_model_runs_beside_the_event_loop_and_small_o
         threads.append(threading.current_thread().name)
         return Doubled(batch * 2)
 
-    async with running(Bench(run)) as bench:
+    async with running(Bench(run, max_queue_rows=1000)) as bench:
         bench.batcher.cost.learn(4, 0.0001)
         assert bench.batcher.cost.is_quick
-        assert bench.batcher.bulk_rows == 4 * batcher.MOST_BULK_BATCHES
+        assert bench.batcher.bulk_rows == 60  # 15 batches
 
         assert await bench.submit(*range(10), lane="bulk") == [2 * value for value in range(10)]
         assert await bench.submit(1, 2) == [2, 4]
@@ -868,11 +868,16 @@ async def test_large_job_counts_as_its_batches() -> None:
         assert bench.counted("dunno_batch_rows_sum") == 10
 
 
-async def test_model_that_is_slow_gets_large_requests_batch_by_batch() -> None:
-    bench = Bench(RecordingRun())
-    bench.batcher.cost.learn(4, 0.1)
+@pytest.mark.parametrize(
+    ("run_s", "max_queue_rows", "expected"), [(0.1, 1000, 4), (0.0001, 16, 4), (0.004, 1000, 12)]
+)
+async def test_model_that_is_slow_or_has_a_short_queue_gets_large_requests_batch_by_batch(
+    run_s: float, max_queue_rows: int, expected: int
+) -> None:
+    bench = Bench(RecordingRun(), max_queue_rows=max_queue_rows)
+    bench.batcher.cost.learn(4, run_s)
 
-    assert bench.batcher.bulk_rows == 4
+    assert bench.batcher.bulk_rows == expected
 
 
 async def test_batches_of_a_slow_model_are_smaller_where_callers_have_little_patience() -> None:
