@@ -59,6 +59,7 @@ class ShortQueries:
                 refuse_too_many(scope["query_string"])
             except OptionInvalid as error:
                 status, headers, body = refusal(error, scope["state"]["request_id"])
+                headers.append((b"content-length", b"%d" % len(body)))
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
                 return
