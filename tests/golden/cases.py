@@ -56,6 +56,8 @@ def cases() -> Iterator[Case]:
     yield from _clouds()
     yield from _questions()
     yield from _keys()
+    yield from _pages_of_others()
+    yield from _admin()
     yield from _http()
 
 
@@ -236,6 +238,34 @@ def _keys() -> Iterator[Case]:
     for number in (1, 2, 3):
         told, shown = f"native: 429, request {number}", f"Bearer {RARE}"
         yield case(told, path, rows(FRUIT), server="keyed", Authorization=shown)
+
+
+def _pages_of_others() -> Iterator[Case]:
+    path = "/predict/fruit"
+    for origin in ("https://shop.example", "https://evil.example"):
+        yield case(
+            f"asked first by {origin}",
+            path,
+            method="OPTIONS",
+            server="shop",
+            Origin=origin,
+            Access_Control_Request_Method="POST",
+        )
+        yield case(f"asked by {origin}", path, rows(FRUIT), server="shop", Origin=origin)
+        yield case(f"refused to {origin}", path, b"{", server="shop", Origin=origin)
+
+
+def _admin() -> Iterator[Case]:
+    models = "/v2/repository/models"
+    for path in (
+        "/reload", "/v2/repository/index", f"{models}/review/unload", f"{models}/review/load",
+        f"{models}/nobody/load",
+    ):  # fmt: skip
+        yield case(f"admin: POST {path}", path, b"{}", server="admin")
+    yield case("admin: GET /reload", "/reload", method="GET", server="admin")
+    yield case("admin: GET /readyz", "/readyz", method="GET", server="admin")
+    yield case("admin: 413", "/reload", b" " * 70_000, server="admin")
+    yield case("admin: asked by a page", "/reload", b"{}", server="admin", Origin="https://a.b")
 
 
 def _http() -> Iterator[Case]:

@@ -1,5 +1,6 @@
 """The servers that requests are recorded of, and what is recorded of an answer."""
 
+import contextlib
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ from connections import Connection
 from golden.cases import Case, cases
 from keys import write_keys
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from waiting import wait_for
 
 from service.api.guarded import GuardedProtocol
 from service.api.hotpath import HotProtocol
@@ -39,6 +41,8 @@ SERVERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "keyed": lambda folder: {"keys": write_keys(folder)},
     "cloud": lambda _: {"default_model": "fruit"},
     "full": lambda _: {"max_connections": 1},
+    "shop": lambda _: {"cors_origins": ("https://shop.example",)},
+    "admin": lambda _: {"admin_port": free_port()},
 }
 _FACTS = re.compile(r'(version|commit|python|onnxruntime|tensorflow|digest)="[^"]*"')
 """Labels of metrics that tell what is installed."""
@@ -55,11 +59,30 @@ def record(
             patch.setenv(name, value if server == "cloud" else "")
         settings = Settings(models=models, **SERVERS[server](folder))
         address = stack.enter_context(Server(settings, door))
+        if settings.admin_port is not None:
+            address = f"http://127.0.0.1:{settings.admin_port}"
+            wait_for(lambda: listens(address))
         if server == "full":
             stack.enter_context(closing(Connection(address)))
         return {
             each.name: shown(answer(address, each)) for each in cases() if each.server == server
         }
+
+
+def free_port() -> int:
+    """Return a port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+def listens(address: str) -> bool:
+    """Tell whether somebody listens at an address."""
+    where = urlsplit(address)
+    with contextlib.suppress(ConnectionError):
+        socket.create_connection((where.hostname, where.port), PATIENCE_S).close()
+        return True
+    return False
 
 
 def answer(address: str, asked: Case) -> bytes:

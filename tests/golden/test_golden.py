@@ -11,7 +11,7 @@ import pytest
 from golden.servers import ANSWERS, DOORS, SERVERS, record
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.hotpath import HotProtocol
+from service.api.guarded import GuardedProtocol
 
 
 @pytest.mark.parametrize("door", list(DOORS.values()), ids=list(DOORS))
@@ -20,7 +20,7 @@ def test_answers_are_those_that_were_recorded(
     server: str, door: type[HttpToolsProtocol], models: Path, tmp_path: Path
 ) -> None:
     found = record(server, door, models, tmp_path)
-    if "DUNNO_RECORD" in os.environ and door is HotProtocol:
+    if "DUNNO_RECORD" in os.environ and door is GuardedProtocol:
         write(ANSWERS / f"{server}.txt", found)
 
     assert found == read(ANSWERS / f"{server}.txt")
