@@ -1,4 +1,4 @@
-"""Records the answers to `cases.py` anew: a difference is a decision, which its commit explains.
+"""Record the answers to `cases.py` again; the commit explains each difference.
 
 python tests/golden/record.py
 """

@@ -5,6 +5,7 @@ in the commit why.
 """
 
 import os
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,13 @@ from service.api.guarded import GuardedProtocol
 def test_answers_are_those_that_were_recorded(
     server: str, door: type[HttpToolsProtocol], models: Path, tmp_path: Path
 ) -> None:
-    found = record(server, door, models, tmp_path)
+    recorded = ANSWERS / f"{server}.txt"
+    answers = record(server, door, models, tmp_path)
+    found = "".join(f"\n=== {name}\n{answer}\n" for name, answer in answers.items())
     if "DUNNO_RECORD" in os.environ and door is GuardedProtocol:
-        write(ANSWERS / f"{server}.txt", found)
+        recorded.write_text(found)
 
-    assert found == read(ANSWERS / f"{server}.txt")
-
-
-def write(path: Path, answers: dict[str, str]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(f"\n=== {name}\n{answer}\n" for name, answer in answers.items()))
-
-
-def read(path: Path) -> dict[str, str]:
-    sections = path.read_text().split("\n=== ")[1:]
-    pairs = (section.split("\n", 1) for section in sections)
-    return {name: answer.removesuffix("\n") for name, answer in pairs}
+    difference = unified_diff(
+        recorded.read_text().splitlines(), found.splitlines(), "recorded", "found", lineterm=""
+    )
+    assert not (shown := "\n".join(difference)), shown
