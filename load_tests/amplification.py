@@ -71,7 +71,7 @@ def request(
 
 
 def rows(element: bytes, n: int = MOST_ROWS, last: bytes = b"") -> bytes:
-    """Return a body of so many equal rows, and perhaps another one."""
+    """Return a body of `n` rows that are all `element`, except perhaps the last one."""
     elements = [element] * (n - bool(last)) + [last] * bool(last)
     return b'{"instances":[' + b",".join(elements) + b"]}"
 

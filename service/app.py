@@ -216,7 +216,7 @@ def _side_addresses(
     metrics: Metrics,
     process: Process,
 ) -> SideAddresses:
-    """Return the servers of the addresses beside that of the models."""
+    """Return the servers of the admin and the metrics address."""
     doorway = Doorway(settings, metrics)
     sides = []
     for name, bound in process.sides.items():

@@ -1,4 +1,4 @@
-"""How much memory requests may take, by what the container's limit leaves."""
+"""Memory budgets of requests, as shares of what the container's limit leaves."""
 
 import ctypes
 import os
@@ -10,9 +10,9 @@ from service.settings import MEBIBYTE, Settings, usable_memory_bytes, worker_cou
 ARRIVING_PART = 6
 DECODING_PART = 8
 UNSENT_PART = 12
-"""Bodies may take a sixth of what is left, decoding an eighth, answers that their callers do not
-read a twelfth. The rest is for the one request that
-needs more than the budget of decoding, for rows that wait, answers, and what malloc keeps."""
+"""Bodies may take a sixth of the memory that is left, decoding an eighth, unread answers a twelfth.
+The rest is for one request above the decoding budget, for waiting rows, for answers, and for what
+malloc keeps."""
 
 LEAST_BYTES = 16 * MEBIBYTE
 """Neither is smaller, or no picture of a phone would be decoded."""
@@ -32,7 +32,7 @@ class MemoryPlan(NamedTuple):
     """Decoding, in all threads; see `service.inputs.budget.ByteBudget`."""
 
     unsent_bytes: int
-    """Answers that callers do not read; see `service.api.doorway.Doorway`."""
+    """Answers that clients do not read; see `service.api.doorway.Doorway`."""
 
 
 def plan_memory(settings: Settings, usable_bytes: int, resident_bytes: int) -> MemoryPlan:

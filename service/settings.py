@@ -98,8 +98,9 @@ class Settings(BaseSettings):
     """Origins whose pages may ask from a browser, such as `https://shop.example`, by commas."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_texts_by_commas)] = ()
-    """Names with a dot that the Host header of a request may have, by commas, without ports; `*`
-    is any. Empty: any, but none on a loopback address (DNS rebinding)."""
+    """Host names that the Host header may contain, separated by commas, without ports. `*` allows
+    all. If empty, all are allowed, except on a loopback address, where names with a dot are refused
+    (protection against DNS rebinding). IP addresses and names without a dot are always allowed."""
 
     docs_page: bool = True
     """Whether there is the page /docs, which shows the OpenAPI document."""
@@ -158,8 +159,9 @@ class Settings(BaseSettings):
     """Longest time for request line and headers to arrive."""
 
     keep_alive_ms: float = Field(default=5000, ge=50, le=3_600_000)
-    """Time after which a connection without a new request is closed. Behind a proxy more than its
-    own idle time, such as 75000 for 60 s: else it sends a request as we close, and answers 502."""
+    """Keep-alive timeout: an idle connection is closed after this time. Set it above the idle
+    timeout of a proxy in front, such as 75000 for 60 s. Otherwise the proxy may send a request on a
+    connection that is being closed, and answers 502."""
 
     write_timeout_ms: float = Field(default=10_000, ge=50, le=600_000)
     """Longest time in which a caller reads nothing of its answer."""
@@ -168,12 +170,12 @@ class Settings(BaseSettings):
     """Most rows of one request."""
 
     max_request_tokens: int = Field(default=1_000_000, ge=1000, le=1_000_000_000)
-    """Most tokens of all texts of one request together; a second of work. 4,096 reviews of films
-    have about as many."""
+    """Maximum tokens of all texts of one request. The default is about one second of work, or 4,096
+    film reviews."""
 
     max_row_errors: int = Field(default=100, ge=1, le=1_000_000)
-    """Errors of rows that one answer tells in full; beyond it a row has the code of its error
-    only, and the answer has their number as `wrong_rows`."""
+    """Maximum row errors that one answer describes in full. Each further wrong row gets only its
+    error code, and the answer has the number of wrong rows as `wrong_rows`."""
 
     max_picture_pixels: int = Field(default=16_000_000, ge=4096, le=200_000_000)
     """Most pixels of one picture before it is fitted."""

@@ -79,9 +79,9 @@ class SideAddresses:
 
 
 def take_sides(settings: Settings, *, is_worker: bool) -> dict[str, list[socket.socket]]:
-    """Return sockets of each address that the settings ask for beside that of the models.
+    """Return the sockets of the admin and the metrics address, by name, if they have ports.
 
-    Every worker listens on the address of metrics, which its parent holds.
+    Every worker listens on the metrics address, which the parent process has bound.
 
     Raises:
         SettingsInvalid: if an address cannot be bound.

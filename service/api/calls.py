@@ -14,16 +14,9 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.api.accounts import Account, identity, log_slow, server_timing
 from service.api.bodies import UNREAD, BodyLimits, CallerGone, linger, read_payload
 from service.api.departures import Departure
-from service.api.fastlane import (
-    Account,
-    identity,
-    log_slow,
-    server_timing,
-    tell_answered,
-    tell_failed,
-)
 from service.api.keys import key_of, seen_by
 from service.api.middleware import header
 from service.api.problems import OUTCOME, headers_of, status_of
@@ -157,19 +150,22 @@ class Call:
         self._held_bytes = 0
 
     def deadline_s(self, patience_s: float | None = None, since_s: float | None = None) -> float:
-        """Return when the answer is worthless: soon, if the caller says so, never later.
+        """Return the deadline of the request, by `time.monotonic()`.
 
         Args:
-            patience_s: how long the caller waits; None: as long as the settings say.
-            since_s: when the body had come; None: now.
+            patience_s: timeout that the client sent; None: `DUNNO_DEADLINE_MS`, which is also the
+                most that counts.
+            since_s: when the whole body had arrived; None: now.
         """
-        most_s = self._settings.deadline_ms / 1000
-        if patience_s is not None and patience_s < most_s:
-            most_s, self._recent = patience_s, None  # whether it is kept is the caller's choice
-        return (time.monotonic() if since_s is None else since_s) + most_s
+        timeout_s = self._settings.deadline_ms / 1000
+        if patience_s is not None and patience_s < timeout_s:
+            timeout_s = patience_s
+            self._recent = None  # a canary is not judged by timeouts that clients choose
+        start_s = time.monotonic() if since_s is None else since_s
+        return start_s + timeout_s
 
     async def read(self, reader: Reader[Read], payload: Payload, deadline_s: float) -> Read:
-        """Return what a body asks, read beside the event loop if it is heavy.
+        """Return what a body asks, read in a decoding thread if it is heavy.
 
         Raises:
             ClientError: as the reader does.
@@ -225,7 +221,7 @@ class Call:
             now_s = time.perf_counter()
             timing = Timing(*self._prediction.stages, now_s - self._predicted_s)
             seconds = now_s - self._started_s
-            tell_answered(self._account, self._prediction, seconds, timing)
+            self._account.count_answered(self._prediction, seconds, timing)
             if seconds >= self._settings.slow_request_s and self._predictor is not None:
                 facts = identity(self.trace, self.key)
                 log_slow(self.request_id, self._predictor.name, seconds, timing, facts)
@@ -240,9 +236,9 @@ class Call:
         self.count(OUTCOME.get(status, "invalid"), status)
 
     def count(self, outcome: str, status: int = 0) -> None:
-        """Count the request as one that got no verdict; status 0: nobody is there to be told."""
+        """Count the request as one that got no verdict; status 0: the client is gone."""
         seconds = time.perf_counter() - self._started_s
-        tell_failed(self._account, outcome, seconds, status)
+        self._account.count_failed(outcome, seconds, status)
 
     def log(self, status: int) -> None:
         """Write the line of the access log."""

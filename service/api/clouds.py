@@ -27,7 +27,7 @@ from service.api.tensorflow_serving import STATUSES, ask, probabilities, verdict
 from service.errors import InputInvalid, OptionInvalid
 from service.inputs.instances import InstancesReader
 from service.inputs.numbers import shown
-from service.prediction import Catalogue, beside
+from service.prediction import Catalogue, offload
 
 PREDICT_VARIABLE = "AIP_PREDICT_ROUTE"
 _OURS = frozenset({b"x-request-id", *(name for name, _ in SAFE_HEADERS)})
@@ -126,7 +126,7 @@ async def predict(call: Call, model: str) -> Response:
             content["verdicts"] = verdicts(judged, predictor, options)
         return json_response(content, judged=judged)
 
-    return await beside(len(judged.answers), answered)
+    return await offload(len(judged.answers), answered)
 
 
 def _overrides(parameters: dict[str, object]) -> dict[str, Any]:

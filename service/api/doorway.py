@@ -14,10 +14,10 @@ from service.settings import Settings, is_loopback
 from service.telemetry.metrics import Metrics
 
 HEALTH_VARIABLE = "AIP_HEALTH_ROUTE"
-"""By which Vertex AI tells the path that it asks for health."""
+"""Environment variable in which Vertex AI sends the path of its health check."""
 
 RESERVED = 16
-"""So many connections beyond the limit are taken, for one question of those that watch us."""
+"""Connections that are accepted above the limit, each for one request of `PROBES`."""
 
 SPARE_DESCRIPTORS = 128
 """Open files beside connections: models, the event loop, the sockets of workers, callers that are
@@ -26,8 +26,8 @@ just being turned away."""
 PROBES = frozenset(
     {b"/livez", b"/readyz", b"/metrics", b"/ping", b"/v2/health/live", b"/v2/health/ready"}
 )
-"""Questions of those that watch us: an overload is no reason for a restart. There is the health
-route of Vertex AI as well."""
+"""Health checks and /metrics. They are answered even above the connection limit: an overload is no
+reason for a restart. The health route of Vertex AI is added to them."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Connection(Protocol):
         ...
 
     def abort(self) -> None:
-        """Hang up at once; what was not sent is lost."""
+        """Close the connection at once and drop what was not sent."""
         ...
 
 
@@ -70,20 +70,20 @@ class Doorway:
             write_timeout_s=settings.write_timeout_ms / 1000,
         )
         self.probes = PROBES | {(os.environ.get(HEALTH_VARIABLE) or "/ping").encode()}
-        """What is answered on connections beyond the limit."""
+        """Paths that are answered on connections above the limit."""
 
         self.connections = metrics.connections.labels()
         self.origins = frozenset(origin.encode() for origin in settings.cors_origins)
         """Origins whose pages may read why a connection was refused."""
 
         self.hosts = _hosts(settings)
-        """Names with a dot that a Host header may have; None: any."""
+        """Host names with a dot that a Host header may contain; None: any."""
 
         self._rejections = metrics.connection_rejections
         self._connections_by_peer: dict[str, int] = {}
         self.open_connections: Collection[Connection] = ()
         self._most_unsent_bytes = plan_process_memory(settings).unsent_bytes
-        self._unsent: dict[Connection, int] = {}  # the one that has not been read for longest first
+        self._unsent: dict[Connection, int] = {}  # longest unread first
         self._unsent_bytes = 0
         self.is_stopping = False
         """Whether each answer says that its connection closes."""
@@ -104,9 +104,14 @@ class Doorway:
             self._connections_by_peer[peer] = number
 
     def hold_unsent(self, connection: Connection, size_bytes: int) -> None:
-        """Count what a caller does not read; hang up on who has not read for longest if need be.
+        """Count an answer that the client does not read.
 
-        A single answer may be larger than all that is allowed.
+        Above the memory budget, the connections that have been unread for longest are closed. A
+        single answer may be larger than the budget.
+
+        Args:
+            connection: on which the answer is sent.
+            size_bytes: in the write buffer of the connection.
         """
         self._unsent[connection] = size_bytes
         self._unsent_bytes += size_bytes
@@ -117,7 +122,7 @@ class Doorway:
             oldest.abort()
 
     def let_unsent_go(self, connection: Connection) -> None:
-        """Count it no more: it was read, or the connection is gone."""
+        """Stop counting an answer: the client has read it, or the connection is closed."""
         self._unsent_bytes -= self._unsent.pop(connection, 0)
 
     def announce_end(self) -> None:
@@ -132,7 +137,7 @@ class Doorway:
 
 
 def _hosts(settings: Settings) -> frozenset[bytes] | None:
-    """Return the names that the operator allows; on loopback others are refused."""
+    """Return the host names that are allowed; None: all of them."""
     names = settings.allowed_hosts
     if "*" in names or not (names or is_loopback(settings.host)):
         return None

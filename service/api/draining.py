@@ -56,7 +56,7 @@ class WorkerProcess(Process):
 
 
 def refuse_new_connections(descriptor: int) -> None:
-    """Let the kernel refuse who asks to connect to a listening socket, and keep who has connected.
+    """Let the kernel refuse new connections of a listening socket; those that wait stay.
 
     Without it the queue could fill again between the last `accept` and `close`. The socket is bound
     to a network interface that there is not, which takes no rights (Linux 5.7). Where the system

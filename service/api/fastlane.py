@@ -8,15 +8,15 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.accounts import Account, identity, log_slow, server_timing
 from service.api.bodies import UNREAD, BodyLimits, CallerGone, Room, linger, read_payload
 from service.api.departures import Departure
 from service.api.doorway import Doorway
-from service.api.keys import Key, Keys, key_of, seen_by
+from service.api.keys import Keys, key_of, seen_by
 from service.api.middleware import SAFE_HEADERS, request_id_of
 from service.api.options import Options, read_options
 from service.api.problems import MEDIA_TYPE, OUTCOME, problem, refusal, status_of
@@ -26,14 +26,12 @@ from service.errors import ClientError, Draining, DunnoError, reason_of
 from service.inputs.budget import ByteBudget
 from service.memory import plan_process_memory
 from service.prediction import (
-    Answer,
     Catalogue,
     Choice,
     DecoderPool,
     Prediction,
     Predictor,
-    Stages,
-    beside,
+    offload,
 )
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
@@ -65,17 +63,7 @@ class Route(NamedTuple):
     """Seconds after which the answer is worthless."""
 
     recent: Recent | None
-    """Takes note of the request; None: nobody does."""
-
-
-class Account(NamedTuple):
-    """What is told of the end of a request."""
-
-    metrics: RequestMetrics
-    recent: Recent | None
-    """Who compares versions."""
-
-    trace: "RequestTrace | None"
+    """Window of requests that a canary is judged by; None: this request is not part of one."""
 
 
 class Fastlane:
@@ -260,7 +248,7 @@ class _Exchange:
         self, predictor: Predictor, prediction: Prediction, options: Options, slow_s: float
     ) -> None:
         started_s = time.perf_counter()
-        body = await beside(
+        body = await offload(
             len(prediction.rows), lambda: encode(predictor, prediction, options, self.request_id)
         )
         encode_s = time.perf_counter() - started_s
@@ -271,7 +259,7 @@ class _Exchange:
         await self._write(200, body, headers)
         seconds = time.perf_counter() - self._started_s
         timing = Timing(*prediction.stages, encode_s)
-        tell_answered(self._account, prediction, seconds, timing)
+        self._account.count_answered(prediction, seconds, timing)
         if seconds >= slow_s:
             facts = identity(self.trace, key_of(self.scope))
             log_slow(self.request_id, predictor.name, seconds, timing, facts)
@@ -307,7 +295,7 @@ class _Exchange:
 
     def count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s
-        tell_failed(self._account, outcome, seconds, status)
+        self._account.count_failed(outcome, seconds, status)
 
     def log(self) -> None:
         log.info(
@@ -337,54 +325,3 @@ class _Exchange:
         headers += SAFE_HEADERS
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": has_more})
-
-
-def tell_answered(account: Account, prediction: Prediction, seconds: float, timing: Timing) -> None:
-    """Tell of a request that got its verdicts."""
-    metrics, recent, trace = account
-    rows, outcome = prediction.rows, prediction.outcome
-    if recent is not None:
-        answers = (row for row in rows if isinstance(row, Answer))
-        recent.see_request(seconds, [answer.verdict.reason for answer in answers])
-    if trace is None:
-        metrics.count_answered(outcome, seconds, timing)
-    else:
-        metrics.count_answered(outcome, seconds, timing, trace.trace_id)
-        trace.answered(outcome, len(rows), timing)
-
-
-def tell_failed(account: Account, outcome: str, seconds: float, status: int) -> None:
-    """Tell of a request that got none; status 0: nobody was there to be told."""
-    metrics, recent, trace = account
-    if recent is not None:
-        recent.see_failure(outcome)
-    trace_id = "" if trace is None else trace.trace_id
-    metrics.count_request(outcome, seconds, is_ok=False, trace_id=trace_id)
-    if trace is not None:
-        trace.failed(status, outcome)
-
-
-def log_slow(
-    request_id: str, model: str, seconds: float, timing: Timing, identity: Mapping[str, str]
-) -> None:
-    """Tell where the time of a slow request went, and what it is found by."""
-    stages = {name: round(value, 6) for name, value in timing._asdict().items()}
-    facts = {"request_id": request_id, "model": model, "seconds": round(seconds, 6), **stages}
-    log.warning("slow request", extra={**facts, **identity})
-
-
-def identity(trace: "RequestTrace | None", key: Key | None) -> dict[str, str]:
-    """Return what a line of the log adds, so that it is found with its trace or its caller."""
-    found = {} if trace is None else {"trace_id": trace.trace_id}
-    return found if key is None else {**found, "key": key.name}
-
-
-def server_timing(stages: Stages) -> bytes:
-    """Return the value of the header Server-Timing, milliseconds."""
-    decode_s, queue_s, run_s, decide_s = stages
-    return b"decode;dur=%.3f, queue;dur=%.3f, run;dur=%.3f, decide;dur=%.3f" % (
-        decode_s * 1000,
-        queue_s * 1000,
-        run_s * 1000,
-        decide_s * 1000,
-    )

@@ -515,7 +515,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._doorway.let_unsent_go(self)
 
     def abort(self) -> None:
-        """Hang up at once; what was not sent is lost."""
+        """Close the connection at once and drop what was not sent."""
         self.transport.abort()
 
     def _watch_writing(self) -> None:

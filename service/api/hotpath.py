@@ -20,19 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from service.api.accounts import Account, identity, log_slow, server_timing
 from service.api.bodies import payload_of
 from service.api.cors import Cors
-from service.api.fastlane import (
-    PREFIX,
-    Account,
-    Fastlane,
-    Route,
-    identity,
-    log_slow,
-    server_timing,
-    tell_answered,
-    tell_failed,
-)
+from service.api.fastlane import PREFIX, Fastlane, Route
 from service.api.gate import Gate
 from service.api.guarded import CHUNK_HEAD_BYTES, GuardedProtocol
 from service.api.http_rules import Refused
@@ -199,7 +190,7 @@ class _Exchange:
             if self._key is not None:
                 self._key.enter(time.monotonic())
         except DunnoError:
-            return False  # whose failure it is, and what to say of it, is found out once more
+            return False  # the slow path reports the error
         self._lane, self._route = lane, route
         is_taken = False
         try:
@@ -251,6 +242,7 @@ class _Exchange:
         return trace
 
     def _decode(self, predictor: Predictor, payload: Payload) -> NDArray[np.generic] | None:
+        """Return the rows, or None if the slow path has to decode or refuse this body."""
         decoded = decode_light(predictor.decoder, payload)
         if decoded is None:
             return None
@@ -312,7 +304,7 @@ class _Exchange:
         )
         timing = Timing(*stages, encoded_s - decided_s)
         seconds = time.perf_counter() - self._started_s
-        tell_answered(self._account, prediction, seconds, timing)
+        self._account.count_answered(prediction, seconds, timing)
         if seconds >= self._lane.slow_s:
             facts = identity(self._trace, self._key)
             log_slow(self._request_id, predictor.name, seconds, timing, facts)
@@ -358,7 +350,7 @@ class _Exchange:
 
     def _count(self, outcome: str, status: int = 0) -> None:
         seconds = time.perf_counter() - self._started_s
-        tell_failed(self._account, outcome, seconds, status)
+        self._account.count_failed(outcome, seconds, status)
 
     @property
     def _account(self) -> Account:

@@ -70,14 +70,14 @@ def check_host(value: bytes) -> None:
 
 
 def is_safe_host(value: bytes, allowed: Container[bytes]) -> bool:
-    """Tell whether a page from elsewhere cannot have had a browser send this Host header.
+    """Return whether a Host header is safe against DNS rebinding.
 
-    A page of the internet can let its own name lead to this machine (DNS rebinding), and its
-    browser then takes our answers for its own. Addresses and names without a dot are no such names.
+    An attacker's host name can resolve to this machine. The browser then lets the attacker's page
+    read our answers. IP addresses and names without a dot cannot be used for this.
 
     Args:
         value: of a Host header that is sound.
-        allowed: other names, lower case.
+        allowed: other host names that are safe, in lower case.
     """
     host = _without_port(value.strip().lower()).removesuffix(b".")
     is_address = host.startswith(b"[") or host.rpartition(b".")[2].isdigit()

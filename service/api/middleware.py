@@ -47,7 +47,7 @@ def header_lines(headers: Headers) -> bytes:
 
 
 class ShortQueries:
-    """Refuses questions (GET and HEAD) with more parameters than are parsed; has a request id."""
+    """Refuses GET and HEAD requests with too many query parameters."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -27,7 +27,7 @@ from service.api.packing import WORTH_PACKING_BYTES, accepted_coding, packed
 from service.errors import InputInvalid, ModelNotFound, VersionNotFound
 from service.inputs.framing import BYTES, Reply, write_tensors
 from service.inputs.inference import AskedOutput, Inference, InferenceReader, input_spec
-from service.prediction import Answer, Catalogue, Predictor, beside
+from service.prediction import Answer, Catalogue, Predictor, offload
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
 STATUSES = {422: 400}
@@ -230,7 +230,7 @@ async def infer(call: Call, model: str, version: str | None) -> Response:
     if asked.timeout_s is not None:
         deadline_s = call.deadline_s(asked.timeout_s, arrived_s)
     judged = await call.predict(predictor, asked.decoded, terms, deadline_s)
-    head, behind = await beside(
+    head, behind = await offload(
         len(judged.answers), lambda: written(predictor, asked, outputs, judged)
     )
     return await respond(call, head, behind, judged)

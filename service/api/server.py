@@ -1,4 +1,4 @@
-"""uvicorn's server, on sockets that were bound before models were loaded."""
+"""uvicorn's server, on sockets that are bound before models are loaded."""
 
 import logging
 import socket

@@ -30,7 +30,7 @@ from service.decision import Row
 from service.errors import InputInvalid, ModelNotFound, OptionInvalid, VersionNotFound
 from service.inputs.inference import input_spec
 from service.inputs.instances import SIGNATURE, ExamplesReader, Instances, InstancesReader
-from service.prediction import Catalogue, Predictor, beside
+from service.prediction import Catalogue, Predictor, offload
 
 OUTPUT = "probabilities"
 VERDICT_HEADER = b"x-dunno-verdict"
@@ -190,7 +190,7 @@ async def predict(call: Call, target: Target, verb: str) -> Response:
             content["verdicts"] = verdicts(judged, predictor, options)
         return json_response(content, judged=judged)
 
-    return await beside(len(judged.answers), answered)
+    return await offload(len(judged.answers), answered)
 
 
 class Question(NamedTuple):

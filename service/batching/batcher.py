@@ -67,13 +67,13 @@ CHECK_EVERY_S = 1.0
 """Between two looks at instances that were found well: rows that fail shall not cost much."""
 
 LEAST_PART = 4
-"""However little patience callers have, a batch has a fourth of the most rows."""
+"""However short the timeouts are, a batch may have a fourth of the maximum rows."""
 
 PATIENT_S, PATIENCE_WEIGHT = 3600.0, 0.05
-"""The most patience that counts, and the weight of each who comes: some twenty are remembered."""
+"""Longest timeout that is counted, and the weight of each new request in the moving average."""
 
 BULK_PART = 16
-"""One job of a large request takes a sixteenth of the queue at most, so that others find room."""
+"""One part of a large request takes at most a sixteenth of the queue, so that others find room."""
 
 _LOST = "the model has stopped working and is being loaded anew"
 
@@ -176,7 +176,7 @@ class Batcher(Generic[Outputs]):
         self.cost = RunCost()
         self.pace = Pace()
         self._has_missed = False
-        self._patience_s = 0.0  # of nobody yet
+        self._patience_s = 0.0  # no request yet
         for capacity in metrics.queue_capacity_rows.values():
             capacity.set(limits.max_queue_rows)
 
@@ -402,8 +402,8 @@ class Batcher(Generic[Outputs]):
     def _most_rows(self) -> int:
         """Most rows of the next run.
 
-        A quick model must not keep the event loop for long. Batches of a slow one are smaller where
-        callers have little patience: else none that comes while one runs could be answered in time.
+        A quick model must not block the event loop for long. Batches of a slow model are smaller if
+        timeouts are short: otherwise a request that arrives during a run could not meet its own.
         """
         most_rows = self._limits.max_rows
         if self.cost.is_quick:

@@ -10,12 +10,12 @@ WORTHWHILE_ROWS = 16
 """A model that runs fewer rows in that time is slow, and runs in a thread."""
 
 BULK_RUN_S = 0.015
-"""So long rows of one large request run in a thread before others have a turn: hops between thread
-and event loop cost more than the runs of a quick model."""
+"""Run time of one part of a large request, in the thread of the runtime. Shorter parts would cost
+more in hops between thread and event loop than a quick model takes to run."""
 
 PATIENCE_PARTS = 4
-"""A batch should take no longer than a fourth of its callers' patience: a caller waits for the
-batch that runs and for its own, and the estimate has a margin of one more."""
+"""A batch should take at most a fourth of its clients' timeouts: a request waits for the running
+batch and for its own, and the estimate has a margin of one more."""
 
 SLOW_FACTOR = 2.0
 """So much slower a quick model must become to be slow."""
@@ -58,13 +58,13 @@ class RunCost:
         return max(WORTHWHILE_ROWS, int(QUICK_RUN_S / self._row_s))
 
     def patient_rows(self, patience_s: float) -> float:
-        """Return how many rows run, on average, in a fourth of so many seconds."""
+        """Return how many rows run, on average, in a fourth of `patience_s`."""
         if not self._mean_row_s:
             return math.inf
         return patience_s / PATIENCE_PARTS / self._mean_row_s
 
     def bulk_batches(self, rows: int) -> int:
-        """Return how many batches of so many rows run in `BULK_RUN_S`, one at least."""
+        """Return how many batches of `rows` rows run in `BULK_RUN_S`, at least one."""
         return max(1, int(BULK_RUN_S / (rows * self._row_s)))
 
     def learn(self, rows: int, seconds: float) -> None:

@@ -55,7 +55,7 @@ class InputLimits:
     max_request_pixels: int = UNBOUNDED
     max_request_tokens: int = UNBOUNDED
     max_row_errors: int = UNBOUNDED
-    """Errors of rows that are told in full. Beyond it a row says that it is wrong as well."""
+    """Row errors that are described in full; further wrong rows get only an error code."""
 
 
 @dataclass(slots=True)
@@ -232,8 +232,8 @@ def collect(
         values: one for each row.
         read_row: returns a row of shape (*input).
         empty: shape (0, *input), for when no row can be read.
-        limits: with the errors that are told in full.
-        payload: where it is looked whether somebody still waits; None if rows are quick to read.
+        limits: with the number of errors that are described in full.
+        payload: checked for cancellation before each row; None if rows are quick to read.
     """
     rows: list[NDArray[np.generic]] = []
     errors: dict[int, ClientError] = {}
@@ -249,7 +249,7 @@ def collect(
 
 
 def untold(error: ClientErrorT) -> ClientErrorT:
-    """Return an error of the same kind that says no more than that there is one."""
+    """Return an error of the same type and code, without a description."""
     brief = type(error).__new__(type(error))
     Exception.__init__(brief, UNTOLD)
     brief.__dict__.update(error.__dict__)

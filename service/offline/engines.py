@@ -40,9 +40,7 @@ MOST_RETRIES = 1000
 """A busy server is asked again until its patience, or ours, ends."""
 
 BATCH_ROWS = 256
-"""Most rows of a run, unless DUNNO_MAX_BATCH_ROWS says otherwise: nobody waits for the first."""
-
-"""Pixels of a payload: it is cut as it suits us, and each picture has its own bound."""
+"""Maximum rows of a batch unless DUNNO_MAX_BATCH_ROWS is set: offline, throughput counts."""
 
 ASKED = ("max_error", "min_confidence", "top_k", "version", "alias")
 """What an address may ask for: nothing that changes what a row of the answer is."""

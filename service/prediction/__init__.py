@@ -2,10 +2,10 @@
 
 from service.batching import Delivery
 from service.bundle import Manifest
-from service.prediction.beside import beside
 from service.prediction.catalogue import Catalogue, Choice
 from service.prediction.decoding import DecoderPool, Reader
 from service.prediction.loading import load_catalogue
+from service.prediction.offload import offload
 from service.prediction.predictor import Answer, Prediction, Predictor, Stages, outcome_of
 from service.prediction.reloader import Reloader
 
@@ -21,7 +21,7 @@ __all__ = [
     "Reader",
     "Reloader",
     "Stages",
-    "beside",
     "load_catalogue",
+    "offload",
     "outcome_of",
 ]

@@ -21,8 +21,8 @@ from service.bundle.manifest import Reference
 from service.decision import Answered, Floor, Judge, Row, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, QueueFull, RunFailed, reason_of
 from service.inputs import Decoded, Decoder, Payload
-from service.prediction.beside import beside
 from service.prediction.decoding import DecoderPool
+from service.prediction.offload import offload
 from service.runtimes import Outputs, Runtime
 from service.telemetry.drift import Drift
 from service.telemetry.metrics import ModelMetrics, RowNote
@@ -299,7 +299,7 @@ class Predictor:
                     # On the next turn of the loop the answer to a request of one part is written.
                     asyncio.get_running_loop().call_soon(self.copy, part, delivery.outputs)
             started_s = time.perf_counter()
-            rows, outcome = await beside(
+            rows, outcome = await offload(
                 len(outputs) + len(decoded.errors), lambda: self._judged(outputs, terms, decoded)
             )
             decide_s = time.perf_counter() - started_s

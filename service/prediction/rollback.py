@@ -14,9 +14,10 @@ SLOWEST_SHARE = 0.01  # what lies above a 99th percentile
 
 
 class Rollback(BaseModel):
-    """How much worse than the default version a canary may be; None: in this it may be any.
+    """How much worse than the default version a canary may be; None disables a comparison.
 
-    Only requests that the weights assigned and whose deadline is `DUNNO_DEADLINE_MS` are compared.
+    Only requests that were assigned by `weights` are compared, and only those with the deadline
+    `DUNNO_DEADLINE_MS`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -31,8 +32,8 @@ class Rollback(BaseModel):
     """99th percentile of the time of answered requests, above that of the default version."""
 
     rows: int = Field(default=500, ge=10, le=100_000)
-    """So many of the last rows, and requests, of each version are compared. A request counts with
-    a twentieth of them at most."""
+    """Number of the last rows, and of the last requests, of each version that are compared. Of one
+    request at most 5 % of this number of rows are counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which version takes the next request, when weights share out the traffic of a name."""
+"""Weighted traffic split: which version answers the next request."""
 
 import random
 from bisect import bisect_right
@@ -11,11 +11,11 @@ GOLDEN_SHARE = (5**0.5 - 1) / 2
 
 
 class Turns:
-    """Versions in turn, each as often as its weight says: exact within a few of any 100 requests.
+    """Assigns requests to versions by weight, exact within a few of any 100 requests.
 
-    Each request goes to a point of a circle, on which every version has an arc as long as its
-    weight. The circle has 16 parts. Each 16 requests go to all of them in an order that is drawn,
-    so that no caller knows which version answers next, and by a golden share further in each.
+    Each version has an arc of a circle, as long as its weight. The circle has 16 parts. Every 16
+    requests visit all parts once, in random order, so that clients cannot predict the version of
+    their next request. In each round the point within the parts moves by the golden ratio.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:

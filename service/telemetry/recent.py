@@ -1,4 +1,4 @@
-"""What became of the last requests and rows of one version, to compare it with another."""
+"""Results of the last requests and rows of one version, to compare it with another."""
 
 import math
 from collections import deque
@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 FAILURES = frozenset({"error", "expired", "rejected"})
-"""Outcomes of a request that a version has to answer for; the others are its caller's."""
-
+"""Outcomes that count against a version; the others are the client's."""
 
 MOST_SHARE = 0.05
-"""Of the remembered rows that may be of one request: no single caller shall decide."""
+"""Largest share of the window that the rows of one request may fill."""
 
 
 class Recent:
-    """The last requests and the last rows, so many of each at most."""
+    """A window of the last requests and a window of the last rows of one version."""
 
     def __init__(self, most: int) -> None:
         self._most_of_one = max(1, int(most * MOST_SHARE))
@@ -24,28 +23,28 @@ class Recent:
         self._seconds: deque[float] = deque(maxlen=most)
 
     def see_request(self, seconds: float, reasons: Sequence[str | None]) -> None:
-        """Take note of a request that got its verdicts, and of some of its rows if it has many.
+        """Record a request that got its verdicts; of many rows, a sample.
 
         Args:
-            seconds: how long it took.
-            reasons: of each row not to answer it, None for an answer.
+            seconds: duration of the request.
+            reasons: for each row, why it was not answered; None for an answer.
         """
         self.see_answered([seconds])
         self.see_rows(reasons[:: math.ceil(len(reasons) / self._most_of_one) or 1])
 
     def see_answered(self, seconds: Iterable[float]) -> None:
-        """Take note of requests that got their verdicts, by how long they took."""
+        """Record requests that got their verdicts, by their duration in seconds."""
         for each in seconds:
             self._failed.append(False)
             self._seconds.append(each)
 
     def see_failure(self, outcome: str) -> None:
-        """Take note of a request that got none."""
+        """Record a request that got no verdict."""
         if outcome in FAILURES:
             self._failed.append(True)
 
     def see_rows(self, reasons: Iterable[str | None]) -> None:
-        """Take note of rows by the reason not to answer them, None for an answer."""
+        """Record rows by the reason why they were not answered; None for an answer."""
         self._unknown.extend(reason is not None for reason in reasons)
 
     @property

@@ -19,7 +19,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SPOKEN = "http/protobuf"
 EXPORTERS = ("otlp", "console")
-"""What `OTEL_TRACES_EXPORTER` may name, apart from `none`; several by commas."""
+"""Values of `OTEL_TRACES_EXPORTER` besides `none`, separated by commas."""
 
 CURRENT: ContextVar["RequestTrace | None"] = ContextVar("dunno_request_trace", default=None)
 """The trace of the request whose rows are submitted; batches are linked to it."""
@@ -49,7 +49,7 @@ def start_tracing(environment: Mapping[str, str]) -> "Traces | None":
 
 
 def _exporters(environment: Mapping[str, str]) -> frozenset[str]:
-    """Return where traces go; nowhere if OpenTelemetry's variables say so, or name nobody."""
+    """Return the exporters that OpenTelemetry's variables select; none of them disables tracing."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return frozenset()
     names = environment.get("OTEL_TRACES_EXPORTER", "").lower().split(",")

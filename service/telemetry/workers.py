@@ -23,7 +23,7 @@ from service.telemetry.exposition import FORMATS, TEXT, Format
 from service.telemetry.metrics import Metrics
 
 RUN = "DUNNO_WORKERS_RUN"
-"""Environment variable by which the parent process tells its workers the name of their run."""
+"""Environment variable in which the parent process passes the name of the run to its workers."""
 
 _END = b"# EOF\n"  # of an exposition in OpenMetrics
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def new_run() -> str:
-    """Return a name that no other server on this machine has."""
+    """Return a random name, different from that of any other server on this machine."""
     return secrets.token_hex(16)
 
 
@@ -61,7 +61,7 @@ class Workers:
             self.number, self._socket = _claim_number(run)
 
     async def start(self) -> None:
-        """Begin to tell the others."""
+        """Start to answer other workers that ask for metrics."""
         if self._socket is None:
             log.warning("metrics of other workers are told on Linux only")
         else:
@@ -95,7 +95,7 @@ class Workers:
         return await asyncio.to_thread(form.write, labelled)
 
     async def _ask(self, number: int, form: Format) -> bytes:
-        """Return the exposition of another worker; nothing if it does not answer."""
+        """Return the metrics of another worker; empty if it does not answer."""
         if self._socket is None:
             return b""
         try:
@@ -156,7 +156,7 @@ def merged(expositions: Iterable[bytes]) -> bytes:
 
 
 async def _told(name: str, form: Format) -> bytes:
-    """Return what the worker with a socket of this name tells."""
+    """Return the metrics of the worker that has this socket name."""
     asking = socket.socket(socket.AF_UNIX)
     try:
         asking.setblocking(False)
@@ -197,7 +197,7 @@ def _name(run: str, number: int) -> str:
 
 
 def _is_ours(connected: socket.socket) -> bool:
-    """Tell whether this server's user has the other end: anybody may connect to such a name."""
+    """Return whether the peer runs as our user: any user can connect to an abstract socket."""
     told = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(told)
     return bool(user == os.geteuid())

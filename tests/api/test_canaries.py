@@ -1,4 +1,4 @@
-"""What a canary is judged by: requests that the weights gave it, with the usual deadline."""
+"""A canary is judged by requests that were assigned by weight and have the usual deadline."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ INPUTS = {"inputs": [TENSOR]}
 
 
 class Noted:
-    """What was noted down of both versions at the last look."""
+    """How many requests of both versions were recorded when they were last compared."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -43,9 +43,15 @@ class Noted:
         return find_fault(canary, default, rule)
 
     def wait(self) -> None:
-        """Wait until what has happened by now is looked at."""
+        """Wait until the requests that have ended by now were compared."""
         before = self.looks
         wait_for(lambda: self.looks > before + 1)
+
+    def after(self, times: int, ask: Callable[[], int]) -> set[int]:
+        """Send a request `times` times, wait, and return the statuses that came."""
+        statuses = {ask() for _ in range(times)}
+        self.wait()
+        return statuses
 
 
 @pytest.fixture
@@ -90,8 +96,7 @@ def post(
 def test_requests_that_the_weights_assign_are_noted(
     post: Callable[[str, object], int], noted: Noted, path: str, content: object
 ) -> None:
-    statuses = {post(path, content) for _ in range(40)}
-    noted.wait()
+    statuses = noted.after(40, lambda: post(path, content))
 
     assert statuses == {200}
     assert noted.canary + noted.default == 40
@@ -111,8 +116,7 @@ def test_requests_that_the_weights_assign_are_noted(
 def test_requests_that_name_a_version_are_not_noted(
     post: Callable[[str, object], int], noted: Noted, path: str, content: object
 ) -> None:
-    statuses = {post(path, content) for _ in range(10)}
-    noted.wait()
+    statuses = noted.after(10, lambda: post(path, content))
 
     assert statuses == {200}
     assert (noted.canary, noted.default) == (0, 0)
@@ -132,8 +136,7 @@ def test_requests_that_name_a_version_are_not_noted(
 def test_requests_with_a_deadline_that_cannot_be_met_are_not_noted(
     post: Callable[[str, object], int], noted: Noted, path: str, content: object
 ) -> None:
-    statuses = {post(path, content) for _ in range(10)}
-    noted.wait()
+    statuses = noted.after(10, lambda: post(path, content))
 
     assert statuses <= {429, 503, 504}
     assert (noted.canary, noted.default) == (0, 0)
