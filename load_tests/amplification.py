@@ -152,9 +152,17 @@ def _of_rows() -> Iterator[tuple[str, bytes]]:
     yield "keys beside", request(iris, b'{"instances":[[5,3,1,0]],%b}' % keys)
     yield "escapes", request(iris, b'{"instances":["' + b"\\u0041" * (LIGHT // 6) + b'"]}')
     yield "spaces", request(iris, b" " * (MOST_BYTES - 99) + rows(fruit, 1))
-    head = b"sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n"
+    head = b"sepal_length,sepal_width,petal_length,petal_width\n"
     csv = "text/csv"
     yield "CSV", request(iris, head + b"5,3,1,0\n" * MOST_ROWS, csv)
+    for separator in (b";", b"\t"):
+        table = (head + b"5,3,1,0\n" * MOST_ROWS).replace(b",", separator)
+        yield f"CSV, separator {separator.decode()!r}", request(iris, table, csv)
+    for line_end in (b"\n", b"\r"):
+        column = b"sepal_length" + line_end + (b"5" + line_end) * MOST_ROWS
+        yield f"CSV, one column, lines end in {line_end!r}", request(iris, column, csv)
+        cells = head.rstrip() + line_end + (b"5" + line_end) * MOST_ROWS
+        yield f"CSV, one cell a row, lines end in {line_end!r}", request(iris, cells, csv)
     yield "CSV, wrong cells", request(iris, head + b"a,,,\n" * MOST_ROWS, csv)
     yield "CSV, one cell too many", request(iris, head + b",,,,\n" * MOST_ROWS, csv)
     yield "CSV, commas", request(iris, head + b"," * (MOST_BYTES - 99), csv)
@@ -169,6 +177,10 @@ def _of_rows() -> Iterator[tuple[str, bytes]]:
         request(iris, npy(np.full((MOST_ROWS, 4), np.nan, np.float16)), npy_type),
     )
     yield "npy, pictures", request("/predict/mnist", npy(np.zeros((1300, 28, 28), "u1")), npy_type)
+    wrong = np.full((1300, 28, 28), -1, np.int8)
+    yield "npy, wrong pictures", request("/predict/mnist", npy(wrong), npy_type)
+    half = np.full((600, 28, 28), 0.5, np.float16)
+    yield "npy, pictures of fractions", request("/predict/mnist", npy(half), npy_type)
     pixels = b"[" + b",".join([b"[" + b",".join([b"0"] * 28) + b"]"] * 28) + b"]"
     yield "pixels", request("/predict/mnist", rows(pixels, 1))
     yield "pixels, many", request("/predict/mnist", filled(pixels))
@@ -313,7 +325,17 @@ def _of_other_protocols() -> Iterator[tuple[str, bytes]]:
     values = np.full((MOST_ROWS, 4), 3, np.float32).tobytes()
     line = b"Inference-Header-Content-Length: %d\r\n" % len(head)
     yield "v2: binary", request(v2, head + values, "application/octet-stream", headers=line)
+    yield "v2: wrong pictures, binary", _binary_pictures(np.full((1300, 28, 28), -1, np.int8))
     yield "SageMaker: rows", request("/invocations", rows(fruit))
+
+
+def _binary_pictures(values: np.ndarray[tuple[int, ...], np.dtype[np.int8]]) -> bytes:
+    size = {"binary_data_size": values.nbytes}
+    told = {"name": "rows", "shape": values.shape, "datatype": "INT8", "parameters": size}
+    head = _json({"inputs": [told]})
+    line = b"Inference-Header-Content-Length: %d\r\n" % len(head)
+    body = head + values.tobytes()
+    return request("/v2/models/mnist/infer", body, "application/octet-stream", headers=line)
 
 
 def _json(content: object) -> bytes:

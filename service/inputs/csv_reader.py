@@ -24,8 +24,10 @@ MISSING = frozenset({"", "nan", "-nan", "na", "n/a", "<na>", "#n/a", "#na", "nul
 BOOLEANS = {"true": 1.0, "false": 0.0}
 """Words for numbers, in lower case."""
 
-_HINTED = (*SEPARATORS, "|", ":")
-_LINE_ENDS = "\r\n"
+ALL_SEPARATORS = (*SEPARATORS, "|", ":")
+"""Separators that a first line such as `sep=|` may name."""
+
+LINE_ENDS = "\r\n"
 _BLANKS = " \v\f"
 _MAY_BE_BLANK = b' "\t\v\f\r\n'
 _hint = re.compile(r'"?sep=(.)\1*"?', re.IGNORECASE).fullmatch
@@ -75,10 +77,10 @@ def read_head(lines: Iterator[str]) -> Head:
     number, first = _next_line(lines, 0)
     separator = hint = ""
     _check_length(len(first))
-    hinted = _hint(first.strip(_BLANKS + _LINE_ENDS))
+    hinted = _hint(first.strip(_BLANKS + LINE_ENDS))
     if hinted is not None:
         separator, hint = hinted[1], first
-        if separator not in _HINTED:
+        if separator not in ALL_SEPARATORS:
             expected = "sep= and one of , ; | : or a tab"
             raise InputInvalid(f"line {number}", expected, f"sep={separator}")
         number, first = _next_line(lines, number)
@@ -133,7 +135,7 @@ def is_missing(cell: str) -> bool:
 
 def _next_line(lines: Iterator[str], number: int) -> tuple[int, str]:
     """Return the number of the next line that is not blank, and the line; nothing at the end."""
-    empty = _blanks(",") + _LINE_ENDS
+    empty = _blanks(",") + LINE_ENDS
     for line in lines:
         number += 1
         if line.strip(empty):

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import FeatureField, FeatureInput
 from service.errors import ClientError, InputInvalid, PayloadTooLarge, without_traceback
-from service.inputs.csv_reader import BOOLEANS, is_missing, read_table
+from service.inputs.csv_reader import (
+    ALL_SEPARATORS,
+    BOOLEANS,
+    LINE_ENDS,
+    is_missing,
+    read_table,
+)
 from service.inputs.numbers import check_number, quick_rows, read_instances, shown
 from service.inputs.payload import (
     LIGHT_BYTES,
@@ -17,15 +23,18 @@ from service.inputs.payload import (
     InputLimits,
     Payload,
     collect,
+    has_few_marks,
     has_few_values,
     refuse_too_many,
+    select_valid,
     unsupported,
-    untold,
 )
 from service.inputs.tensors import read_npy
 
 MOST_COLUMNS = 4096
 """Columns of a table, those that the model does not use included."""
+
+_CELL_ENDS = tuple(mark.encode() for mark in (*ALL_SEPARATORS, *LINE_ENDS))
 
 
 class FeatureDecoder:
@@ -50,7 +59,7 @@ class FeatureDecoder:
             case "application/json":
                 return len(body) <= LIGHT_BYTES and has_few_values(body)
             case "text/csv":
-                return len(body) <= LIGHT_BYTES and body.count(b",") <= LIGHT_VALUES
+                return len(body) <= LIGHT_BYTES and has_few_marks(body, _CELL_ENDS, LIGHT_VALUES)
             case "application/x-npy":
                 return len(body) <= LIGHT_BYTES
         return True  # it is refused
@@ -123,17 +132,13 @@ class FeatureDecoder:
         return Decoded(decoded.rows, decoded.errors, ignored)
 
     def _checked(self, values: NDArray[np.float64]) -> Decoded:
-        valid = self._are_valid_each(values)
-        if valid.all():
-            return Decoded(values.astype(self._dtype))
-        errors: dict[int, ClientError] = {}
-        wrong = np.flatnonzero(~valid).tolist()
-        told = self._limits.max_row_errors
-        for position in wrong[:told]:
-            errors[position] = self._error_of(values[position], f"rows[{position}]")
-        if len(wrong) > told:
-            errors |= dict.fromkeys(wrong[told:], untold(self._error_of(values[wrong[0]], "rows")))
-        return Decoded(values[valid].astype(self._dtype), errors)
+        found = select_valid(
+            values,
+            self._are_valid_each(values),
+            lambda row, position: self._error_of(row, f"rows[{position}]"),
+            self._limits,
+        )
+        return Decoded(found.rows.astype(self._dtype), found.errors)
 
     def _are_valid(self, values: NDArray[np.float64]) -> bool:
         return bool(self._are_valid_each(values).all())

@@ -20,6 +20,7 @@ from service.inputs.payload import (
     collect,
     has_few_values,
     refuse_too_many,
+    select_valid,
     unsupported,
 )
 from service.inputs.pictures import FORMATS, PictureBudget, read_picture
@@ -113,12 +114,15 @@ class ImageDecoder:
         rows = values.astype(self._dtype) if values.dtype == np.uint8 else self._as_pixels(values)
         if rows is not None:
             return Decoded(rows)
-        return collect(
+        pixels = self._are_pixels_each(values).reshape(len(values), -1)
+        is_valid: NDArray[np.bool_] = pixels.all(axis=1)
+        found = select_valid(
             values,
-            lambda row, position: self._row(row, f"rows[{position}]"),
-            self._empty,
+            is_valid,
+            lambda row, position: self._error_of(row, f"rows[{position}]"),
             self._limits,
         )
+        return Decoded(found.rows.astype(self._dtype), found.errors)
 
     def decode_contents(self, contents: list[bytes], place: str, payload: Payload) -> Decoded:
         """Return the rows of encoded pictures; see `Decoder.decode_contents`."""
@@ -153,6 +157,10 @@ class ImageDecoder:
     def _row(self, values: NDArray[np.generic], place: str) -> NDArray[np.generic]:
         if self._are_pixels(values):
             return values.astype(self._dtype)
+        raise self._error_of(values, place)
+
+    def _error_of(self, values: NDArray[np.generic], place: str) -> InputInvalid:
+        """Return what is wrong with a row that is not all pixels."""
         wrong = ~self._are_pixels_each(values)
         first = tuple(int(axis[0]) for axis in np.nonzero(wrong))
         where = place + "".join(f"[{position}]" for position in first)
@@ -160,7 +168,7 @@ class ImageDecoder:
         got = f"{values[first]:g}" if values.dtype.kind == "f" else str(values[first])
         if self._is_whole and values.min() >= 0 and values.max() <= 1:
             got += " (a picture scaled to 0-1? multiply it by 255)"
-        raise InputInvalid(where, expected, got)
+        return InputInvalid(where, expected, got)
 
     def _as_pixels(self, values: NDArray[Any]) -> NDArray[np.generic] | None:
         """Return values as pixels, or None if one of them is none."""

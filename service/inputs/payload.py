@@ -42,6 +42,7 @@ LIGHT_NPY_BYTES = 1_048_576
 """The same for an .npy file: its numbers are only copied."""
 
 Value = TypeVar("Value")
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 ClientErrorT = TypeVar("ClientErrorT", bound=ClientError)
 
 
@@ -202,11 +203,16 @@ def decode_light(decoder: Decoder, payload: Payload) -> Decoded | None:
 
 
 def has_few_values(body: bytes) -> bool:
-    """Tell whether JSON has so few values that they may be looked at one by one."""
-    values = 1
-    for mark in (b",", b"[", b"{"):
-        values += body.count(mark)
-        if values > LIGHT_VALUES:
+    """Return whether JSON has at most `LIGHT_VALUES` values."""
+    return has_few_marks(body, (b",", b"[", b"{"), LIGHT_VALUES - 1)
+
+
+def has_few_marks(body: bytes, marks: Iterable[bytes], most: int) -> bool:
+    """Return whether a body contains the `marks` at most `most` times together."""
+    found = 0
+    for mark in marks:
+        found += body.count(mark)
+        if found > most:
             return False
     return True
 
@@ -246,6 +252,31 @@ def collect(
             told = error if len(errors) < limits.max_row_errors else untold(error)
             errors[position] = without_traceback(told)
     return Decoded(np.stack(rows) if rows else empty, errors)
+
+
+def select_valid(
+    rows: NDArray[ScalarT],
+    is_valid: NDArray[np.bool_],
+    error_of: Callable[[NDArray[ScalarT], int], ClientError],
+    limits: InputLimits,
+) -> "Decoded":
+    """Return the valid rows of an array, and an error for each of the others.
+
+    Args:
+        rows: shape (rows, *input).
+        is_valid: shape (rows,).
+        error_of: returns what is wrong with a row at a position.
+        limits: with the number of errors that are described in full.
+    """
+    if is_valid.all():
+        return Decoded(rows)
+    wrong = np.flatnonzero(~is_valid).tolist()
+    described = wrong[: limits.max_row_errors]
+    errors = {position: error_of(rows[position], position) for position in described}
+    if len(described) < len(wrong):
+        brief = untold(error_of(rows[wrong[0]], wrong[0]))
+        errors |= dict.fromkeys(wrong[len(described) :], brief)
+    return Decoded(rows[is_valid], errors)
 
 
 def untold(error: ClientErrorT) -> ClientErrorT:

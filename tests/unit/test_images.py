@@ -4,6 +4,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from service.errors import (
     PictureUnreadable,
 )
 from service.inputs.images import ImageDecoder
-from service.inputs.payload import InputLimits, Payload
+from service.inputs.payload import UNTOLD, InputLimits, Payload
 
 LIMITS = InputLimits(max_rows=4, max_picture_pixels=250_000, max_picture_side=1000)
 SIDE = 8
@@ -498,3 +499,20 @@ def test_of_several_frames_only_the_first_is_read(decoder: ImageDecoder, file_fo
     )
 
     assert only_value(decoder, Payload(content, f"image/{file_format.lower()}")) == 200
+
+
+def test_wrong_rows_of_an_array_are_described_up_to_the_limit_and_the_others_are_read() -> None:
+    declared = ImageInput(height=2, width=2, channels=1)
+    decoder = ImageDecoder(declared, "uint8", replace(LIMITS, max_rows=5, max_row_errors=2))
+    values = np.zeros((5, 2, 2), np.int8)
+    values[1:4, 1, 0] = -1
+
+    decoded = decoder.decode_array(values)
+
+    assert decoded.rows.dtype == np.uint8
+    assert decoded.rows.tolist() == [[[0, 0], [0, 0]]] * 2
+    assert {position: str(error) for position, error in decoded.errors.items()} == {
+        1: "rows[1][1][0]: expected a whole number 0-255, got -1",
+        2: "rows[2][1][0]: expected a whole number 0-255, got -1",
+        3: UNTOLD,
+    }
