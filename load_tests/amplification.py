@@ -118,6 +118,7 @@ def npy(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:
 def requests() -> Iterator[tuple[str, bytes]]:
     """Return the requests by what they are."""
     yield from _of_rows()
+    yield from _of_csv()
     yield from _of_texts()
     yield from _of_pictures()
     yield from _of_http()
@@ -152,23 +153,6 @@ def _of_rows() -> Iterator[tuple[str, bytes]]:
     yield "keys beside", request(iris, b'{"instances":[[5,3,1,0]],%b}' % keys)
     yield "escapes", request(iris, b'{"instances":["' + b"\\u0041" * (LIGHT // 6) + b'"]}')
     yield "spaces", request(iris, b" " * (MOST_BYTES - 99) + rows(fruit, 1))
-    head = b"sepal_length,sepal_width,petal_length,petal_width\n"
-    csv = "text/csv"
-    yield "CSV", request(iris, head + b"5,3,1,0\n" * MOST_ROWS, csv)
-    for separator in (b";", b"\t"):
-        table = (head + b"5,3,1,0\n" * MOST_ROWS).replace(b",", separator)
-        yield f"CSV, separator {separator.decode()!r}", request(iris, table, csv)
-    for line_end in (b"\n", b"\r"):
-        column = b"sepal_length" + line_end + (b"5" + line_end) * MOST_ROWS
-        yield f"CSV, one column, lines end in {line_end!r}", request(iris, column, csv)
-        cells = head.rstrip() + line_end + (b"5" + line_end) * MOST_ROWS
-        yield f"CSV, one cell a row, lines end in {line_end!r}", request(iris, cells, csv)
-    yield "CSV, wrong cells", request(iris, head + b"a,,,\n" * MOST_ROWS, csv)
-    yield "CSV, one cell too many", request(iris, head + b",,,,\n" * MOST_ROWS, csv)
-    yield "CSV, commas", request(iris, head + b"," * (MOST_BYTES - 99), csv)
-    yield "CSV, quotes", request(iris, head + b'"' * (MOST_BYTES - 99), csv)
-    yield "CSV, lines", request(iris, head + b"\n" * (MOST_BYTES - 99), csv)
-    yield "CSV, columns", request(iris, b"," * 262_000 + b"\n", csv)
     npy_type = "application/x-npy"
     yield "npy", request(iris, npy(np.full((MOST_ROWS, 4), 3, np.float16)), npy_type)
     yield "npy, wrong", request(iris, npy(np.full((MOST_ROWS, 4), 999, np.uint16)), npy_type)
@@ -185,6 +169,26 @@ def _of_rows() -> Iterator[tuple[str, bytes]]:
     yield "pixels", request("/predict/mnist", rows(pixels, 1))
     yield "pixels, many", request("/predict/mnist", filled(pixels))
     yield "wine", request("/predict/wine", rows(b"[" + b",".join([b"7"] * 11) + b"]"))
+
+
+def _of_csv() -> Iterator[tuple[str, bytes]]:
+    iris, csv = "/predict/iris", "text/csv"
+    head = b"sepal_length,sepal_width,petal_length,petal_width\n"
+    yield "CSV", request(iris, head + b"5,3,1,0\n" * MOST_ROWS, csv)
+    for separator in (b";", b"\t"):
+        table = (head + b"5,3,1,0\n" * MOST_ROWS).replace(b",", separator)
+        yield f"CSV, separator {separator.decode()!r}", request(iris, table, csv)
+    for line_end in (b"\n", b"\r"):
+        column = b"sepal_length" + line_end + (b"5" + line_end) * MOST_ROWS
+        yield f"CSV, one column, lines end in {line_end!r}", request(iris, column, csv)
+        cells = head.rstrip() + line_end + (b"5" + line_end) * MOST_ROWS
+        yield f"CSV, one cell a row, lines end in {line_end!r}", request(iris, cells, csv)
+    yield "CSV, wrong cells", request(iris, head + b"a,,,\n" * MOST_ROWS, csv)
+    yield "CSV, one cell too many", request(iris, head + b",,,,\n" * MOST_ROWS, csv)
+    yield "CSV, commas", request(iris, head + b"," * (MOST_BYTES - 99), csv)
+    yield "CSV, quotes", request(iris, head + b'"' * (MOST_BYTES - 99), csv)
+    yield "CSV, lines", request(iris, head + b"\n" * (MOST_BYTES - 99), csv)
+    yield "CSV, columns", request(iris, b"," * 262_000 + b"\n", csv)
 
 
 def _of_texts() -> Iterator[tuple[str, bytes]]:

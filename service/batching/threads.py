@@ -16,7 +16,8 @@ class RunThread:
     """Makes one call after another outside the event loop, in one thread or a few.
 
     Unlike those of `concurrent.futures` the threads are daemons: one that hangs is left behind, and
-    does not keep the process from ending. Each begins when a call needs it.
+    does not keep the process from ending. Each begins when a call needs it. A call whose future was
+    cancelled before its turn is not made.
     """
 
     def __init__(self, name: str, threads: int = 1) -> None:
@@ -48,12 +49,13 @@ class RunThread:
             future, call = asked
             returned: Any = None
             raised: Exception | None = None
-            try:
-                returned = call()
-            except Exception as error:  # noqa: BLE001  it is for whoever awaits it
-                raised = error
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                future.get_loop().call_soon_threadsafe(_settle, future, returned, raised)
+            if not future.cancelled():
+                try:
+                    returned = call()
+                except Exception as error:  # noqa: BLE001  it is for the caller
+                    raised = error
+                with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                    future.get_loop().call_soon_threadsafe(_settle, future, returned, raised)
             del asked, future, call, returned, raised  # nothing is kept while it waits
 
 

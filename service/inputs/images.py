@@ -115,10 +115,9 @@ class ImageDecoder:
         if rows is not None:
             return Decoded(rows)
         pixels = self._are_pixels_each(values).reshape(len(values), -1)
-        is_valid: NDArray[np.bool_] = pixels.all(axis=1)
         found = select_valid(
             values,
-            is_valid,
+            np.asarray(pixels.all(axis=1)),
             lambda row, position: self._error_of(row, f"rows[{position}]"),
             self._limits,
         )

@@ -5,7 +5,7 @@ from service.bundle import Manifest
 from service.prediction.catalogue import Catalogue, Choice
 from service.prediction.decoding import DecoderPool, Reader
 from service.prediction.loading import load_catalogue
-from service.prediction.offload import offload
+from service.prediction.offloading import offload
 from service.prediction.predictor import Answer, Prediction, Predictor, Stages, outcome_of
 from service.prediction.reloader import Reloader
 

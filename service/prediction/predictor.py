@@ -22,7 +22,7 @@ from service.decision import Answered, Floor, Judge, Row, Terms, Verdict
 from service.errors import BundleCorrupt, DunnoError, QueueFull, RunFailed, reason_of
 from service.inputs import Decoded, Decoder, Payload
 from service.prediction.decoding import DecoderPool
-from service.prediction.offload import offload
+from service.prediction.offloading import offload, offloader
 from service.runtimes import Outputs, Runtime
 from service.telemetry.drift import Drift
 from service.telemetry.metrics import ModelMetrics, RowNote
@@ -288,6 +288,11 @@ class Predictor:
         outputs: list[Row] = []
         queue_s = run_s = 0.0
         lane: Lane = "interactive" if self.fits_a_batch(len(decoded.rows)) else "bulk"
+        try:
+            offloader.look_for_room(len(decoded.rows))
+        except QueueFull:
+            self.metrics.rejections["queue_full"].inc()
+            raise
         self.hold()
         try:
             # One part at a time: rows of small requests get a turn between parts of a large one.
@@ -300,7 +305,9 @@ class Predictor:
                     asyncio.get_running_loop().call_soon(self.copy, part, delivery.outputs)
             started_s = time.perf_counter()
             rows, outcome = await offload(
-                len(outputs) + len(decoded.errors), lambda: self._judged(outputs, terms, decoded)
+                len(outputs) + len(decoded.errors),
+                lambda: self._judged(outputs, terms, decoded),
+                deadline_s,
             )
             decide_s = time.perf_counter() - started_s
         finally:

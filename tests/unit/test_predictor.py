@@ -1,6 +1,7 @@
 import asyncio
 import json
 import math
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from service.decision import Answered, Floor, Unknown
 from service.errors import BundleCorrupt, DunnoError, InputInvalid, QueueFull, RunFailed
 from service.inputs import InputLimits, Payload, create_decoder
 from service.prediction import Answer, DecoderPool, Prediction, Predictor, load_catalogue
+from service.prediction.offloading import Offloader
 from service.runtimes import Outputs, Runtime, RuntimeOptions, load_runtime
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -71,6 +73,25 @@ async def test_heavy_body_that_finds_no_thread_is_refused_and_counted(tmp_path: 
     nowhere.close()
 
     assert predictor.metrics.rejections["decoding_full"].value == 1
+
+
+@pytest.mark.anyio
+async def test_large_request_is_refused_before_its_rows_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offloader = Offloader(most_rows=100)
+    monkeypatch.setattr("service.prediction.predictor.offloader", offloader)
+    gate = threading.Event()
+    pending = asyncio.ensure_future(offloader.run(100, lambda: gate.wait(PATIENCE_S)))
+    await asyncio.sleep(0)
+    async with running(predictor_of(fruit_bundle(tmp_path))) as predictor:
+        with pytest.raises(QueueFull, match="answers to 100 rows of large requests"):
+            await predict(predictor, as_json(*[[9, 0, 0]] * 65))
+        gate.set()
+        await pending
+
+        assert predictor.metrics.statistics().batches == 0
+        assert predictor.metrics.rejections["queue_full"].value == 1
 
 
 def outcomes(rows: list[Answer | DunnoError]) -> list[object]:
