@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, Protocol
 
+from service.api.unsent import UnsentAnswers
 from service.memory import plan_process_memory
 from service.settings import Settings, is_loopback
 from service.telemetry.metrics import Metrics
@@ -37,10 +39,6 @@ class Connection(Protocol):
 
     def say_close(self) -> None:
         """Let the next answer say that the connection closes."""
-        ...
-
-    def abort(self) -> None:
-        """Close the connection at once and drop what was not sent."""
         ...
 
 
@@ -82,9 +80,10 @@ class Doorway:
         self._rejections = metrics.connection_rejections
         self._connections_by_peer: dict[str, int] = {}
         self.open_connections: Collection[Connection] = ()
-        self._most_unsent_bytes = plan_process_memory(settings).unsent_bytes
-        self._unsent: dict[Connection, int] = {}  # longest unread first
-        self._unsent_bytes = 0
+        self.unsent = UnsentAnswers(
+            plan_process_memory(settings).unsent_bytes,
+            partial(self.count_rejection, "unsent_answers"),
+        )
         self.is_stopping = False
         """Whether each answer says that its connection closes."""
 
@@ -102,28 +101,6 @@ class Doorway:
         number = self._connections_by_peer.pop(peer) - 1
         if number:
             self._connections_by_peer[peer] = number
-
-    def hold_unsent(self, connection: Connection, size_bytes: int) -> None:
-        """Count an answer that the client does not read.
-
-        Above the memory budget, the connections that have been unread for longest are closed. A
-        single answer may be larger than the budget.
-
-        Args:
-            connection: on which the answer is sent.
-            size_bytes: in the write buffer of the connection.
-        """
-        self._unsent[connection] = size_bytes
-        self._unsent_bytes += size_bytes
-        while self._unsent_bytes > self._most_unsent_bytes and len(self._unsent) > 1:
-            oldest = next(iter(self._unsent))
-            self.let_unsent_go(oldest)
-            self.count_rejection("unsent_answers")
-            oldest.abort()
-
-    def let_unsent_go(self, connection: Connection) -> None:
-        """Stop counting an answer: the client has read it, or the connection is closed."""
-        self._unsent_bytes -= self._unsent.pop(connection, 0)
 
     def announce_end(self) -> None:
         """Let clients look elsewhere: from now on each answer says that its connection closes."""

@@ -73,7 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
         # The parser passes the body over, as it takes it for another protocol.
         self._is_passed_over = False
         self._is_surplus = False
-        self._peer: str | None = None
+        self.peer: str | None = None
         self._hosts = 0
         self._host = b""
         self._codings: list[bytes] = []
@@ -96,10 +96,10 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._doorway.connections.inc()
         self._doorway.open_connections = cast("set[Connection]", self.connections)
-        self._peer = peer_of(transport.get_extra_info("peername"))
+        self.peer = peer_of(transport.get_extra_info("peername"))
         surplus = max(
             float(len(self.connections) - self._limits.max_connections),
-            self._doorway.enter(self._peer),
+            self._doorway.enter(self.peer),
         )
         if surplus <= 0:
             self._wait(self._head_timeout_s)
@@ -116,8 +116,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the timers, and tell whoever is answering that nobody is there any more."""
         self._doorway.connections.dec()
-        self._doorway.leave(self._peer)
-        self._doorway.let_unsent_go(self)
+        self._doorway.leave(self.peer)
+        self._doorway.unsent.remove(self)
         self.pipeline.clear()
         if self.answered is not None and not self.answered.response_complete:
             self.answered.disconnected = True
@@ -501,18 +501,22 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(Refused(408, "header_timeout", detail))
 
     def pause_writing(self) -> None:
-        """See that the caller reads."""
+        """Start the write timeout, and count what the client does not read."""
         super().pause_writing()
-        self._doorway.hold_unsent(self, self.transport.get_write_buffer_size())
+        self._doorway.unsent.add(self)
         self._watch_writing()
 
     def resume_writing(self) -> None:
-        """Be content: the caller reads."""
+        """Cancel the write timeout: the client reads."""
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
-        self._doorway.let_unsent_go(self)
+        self._doorway.unsent.remove(self)
+
+    def unsent_bytes(self) -> int:
+        """Return how much of its answers the client has not read yet."""
+        return self.transport.get_write_buffer_size()
 
     def abort(self) -> None:
         """Close the connection at once and drop what was not sent."""
@@ -526,7 +530,7 @@ class GuardedProtocol(HttpToolsProtocol):
             )
 
     def _look_at_writing(self, before_bytes: int) -> None:
-        """Hang up on a caller who has taken nothing of what waits for it meanwhile."""
+        """Close the connection if the client has read nothing since the timeout was started."""
         self._write_timer = None
         left_bytes = self.transport.get_write_buffer_size()
         if left_bytes >= before_bytes > 0:
