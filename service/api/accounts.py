@@ -19,17 +19,18 @@ class Account(NamedTuple):
     """Where the end of one request is recorded."""
 
     metrics: RequestMetrics
-    recent: Recent | None
-    """Window of requests that a canary is judged by; None: this request is not part of one."""
+    windows: tuple[Recent, ...]
+    """Windows of requests that canaries are judged by; see `service.prediction.Choice`."""
 
     trace: "RequestTrace | None"
 
     def count_answered(self, prediction: Prediction, seconds: float, timing: Timing) -> None:
         """Record a request that got its verdicts."""
         rows, outcome = prediction.rows, prediction.outcome
-        if self.recent is not None:
-            answers = (row for row in rows if isinstance(row, Answer))
-            self.recent.see_request(seconds, [answer.verdict.reason for answer in answers])
+        if self.windows:
+            reasons = [row.verdict.reason for row in rows if isinstance(row, Answer)]
+            for window in self.windows:
+                window.see_request(seconds, reasons)
         if self.trace is None:
             self.metrics.count_answered(outcome, seconds, timing)
         else:
@@ -44,8 +45,8 @@ class Account(NamedTuple):
             seconds: since the request arrived.
             status: of the HTTP answer; 0 if the client closed the connection first.
         """
-        if self.recent is not None:
-            self.recent.see_failure(outcome)
+        for window in self.windows:
+            window.see_failure(outcome)
         trace_id = "" if self.trace is None else self.trace.trace_id
         self.metrics.count_request(outcome, seconds, is_ok=False, trace_id=trace_id)
         if self.trace is not None:

@@ -102,7 +102,7 @@ class Call:
         self._decode_s = 0.0
         self._held_bytes = 0
         self._predictor: Predictor | None = None
-        self._recent: Recent | None = None
+        self._windows: tuple[Recent, ...] = ()
         self._prediction: Prediction | None = None
         self._predicted_s = 0.0
 
@@ -117,7 +117,7 @@ class Call:
 
     def use(self, choice: Choice) -> Predictor:
         """Ask a model: the request is counted with it, and it is kept until `let_go`."""
-        predictor, self._recent = choice
+        predictor, self._windows = choice
         self._metrics = predictor.metrics.of_protocol(self._metrics.protocol)
         self._predictor = predictor
         if self.trace is not None:
@@ -160,7 +160,7 @@ class Call:
         timeout_s = self._settings.deadline_ms / 1000
         if patience_s is not None and patience_s < timeout_s:
             timeout_s = patience_s
-            self._recent = None  # a canary is not judged by timeouts that clients choose
+            self._windows = ()  # a canary is not judged by timeouts that clients choose
         start_s = time.monotonic() if since_s is None else since_s
         return start_s + timeout_s
 
@@ -213,7 +213,7 @@ class Call:
 
     @property
     def _account(self) -> Account:
-        return Account(self._metrics, self._recent, self.trace)
+        return Account(self._metrics, self._windows, self.trace)
 
     def count_answered(self) -> None:
         """Count the request with what it was answered, if it predicted anything."""

@@ -62,8 +62,8 @@ class Route(NamedTuple):
     patience_s: float
     """Seconds after which the answer is worthless."""
 
-    recent: Recent | None
-    """Window of requests that a canary is judged by; None: this request is not part of one."""
+    windows: tuple[Recent, ...]
+    """Windows of requests that canaries are judged by; see `service.prediction.Choice`."""
 
 
 class Fastlane:
@@ -145,8 +145,8 @@ class Fastlane:
     async def _predict(self, exchange: "_Exchange", receive: Receive, departure: Departure) -> None:
         scope = exchange.scope
         options = read_options(scope["query_string"])
-        predictor, recent = self._choose(seen_by(scope, self._catalogue), scope["path"], options)
-        exchange.ask(predictor, recent)
+        predictor, windows = self._choose(seen_by(scope, self._catalogue), scope["path"], options)
+        exchange.ask(predictor, windows)
         terms = predictor.judge.terms(options.max_error, options.min_confidence)
         prediction = await self._prediction(
             exchange, receive, departure, (predictor, options, terms)
@@ -187,9 +187,9 @@ class Fastlane:
             if not _is_plain(url):
                 return None
             options = read_options(query)
-            predictor, recent = self._choose(self._catalogue, path.decode(), options)
+            predictor, windows = self._choose(self._catalogue, path.decode(), options)
             terms = predictor.judge.terms(options.max_error, options.min_confidence)
-            route = Route(predictor, options, terms, self._patience_s(options), recent)
+            route = Route(predictor, options, terms, self._patience_s(options), windows)
             is_settled = options.has_version or not self._catalogue.is_shared_out(predictor.name)
             if is_settled and len(url) <= LONGEST_ROUTE_BYTES and len(self._routes) < MOST_ROUTES:
                 self._routes[url] = route
@@ -198,7 +198,9 @@ class Fastlane:
     def _choose(self, catalogue: Catalogue, path: str, options: Options) -> Choice:
         choice = catalogue.choose(path[len(PREFIX) :], options.version, options.alias)
         if self._patience_s(options) < self._settings.deadline_ms / 1000:
-            return Choice(choice.predictor)  # whether so short a deadline is kept is the caller's
+            return Choice(
+                choice.predictor
+            )  # a canary is not judged by timeouts that clients choose
         return choice
 
     def _patience_s(self, options: Options) -> float:
@@ -226,7 +228,7 @@ class _Exchange:
         self._send = send
         self._started_s = time.perf_counter()
         self._status = 0
-        self._recent: Recent | None = None
+        self._windows: tuple[Recent, ...] = ()
         self.trace: RequestTrace | None = None
 
     @property
@@ -236,11 +238,11 @@ class _Exchange:
 
     @property
     def _account(self) -> Account:
-        return Account(self.metrics, self._recent, self.trace)
+        return Account(self.metrics, self._windows, self.trace)
 
-    def ask(self, predictor: Predictor, recent: Recent | None) -> None:
+    def ask(self, predictor: Predictor, windows: tuple[Recent, ...]) -> None:
         """Count the request with a model from now on."""
-        self.metrics, self._recent = predictor.metrics, recent
+        self.metrics, self._windows = predictor.metrics, windows
         if self.trace is not None:
             self.trace.describe(predictor.name, predictor.manifest.version)
 

@@ -354,7 +354,7 @@ class _Exchange:
 
     @property
     def _account(self) -> Account:
-        return Account(self._route.predictor.metrics, self._route.recent, self._trace)
+        return Account(self._route.predictor.metrics, self._route.windows, self._trace)
 
 
 class _Lines:

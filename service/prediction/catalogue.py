@@ -1,7 +1,6 @@
 """Which bundles are served under which names: `catalogue.toml`, and the predictors it led to."""
 
 import math
-import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -101,12 +100,39 @@ NO_CHOICE = ModelEntry()
 
 
 class Choice(NamedTuple):
-    """Who answers a request."""
+    """The predictor that answers a request, and where its result is recorded for canaries."""
 
     predictor: Predictor
-    recent: Recent | None = None
-    """Takes note of the request, if weights chose the version and a canary is compared: what
-    callers choose for themselves says nothing about it."""
+    windows: tuple[Recent, ...] = ()
+    """Empty unless a canary is compared and the version was assigned by weight: requests that name
+    a version say nothing about a canary, as clients choose them."""
+
+
+class Compared:
+    """The windows of one canary: its own requests, and those of the default version.
+
+    Once the default version's window is full, it records as few requests as the canary's, so that
+    both cover the same time. Otherwise a burst of unusual requests would be forgotten sooner for
+    the default version than for the canary.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Remember `most` requests, and as many rows, of each version."""
+        self.canary = Recent(most)
+        self.default = Recent(most)
+        self._most = most
+        self._due = 0.0
+
+    def takes_default(self, ratio: float) -> bool:
+        """Return whether the next request of the default version is recorded.
+
+        Args:
+            ratio: of the canary's requests to those of the default version.
+        """
+        self._due += 1 if self.default.requests < self._most else ratio
+        is_due = self._due >= 1
+        self._due -= is_due
+        return is_due
 
 
 class Served:
@@ -127,10 +153,11 @@ class Served:
         self.default = next(iter(self.predictors.values()))
         if entry.weights:
             self.default = self.predictors[max(entry.weights, key=entry.weights.__getitem__)]
-        self._recent = {
-            version: Recent(entry.rollback.rows)
-            for version in self.predictors
-            if entry.rollback is not None
+        rule = entry.rollback
+        self._compared = {
+            version: Compared(rule.rows)
+            for version, predictor in self.predictors.items()
+            if rule is not None and predictor is not self.default
         }
 
     @property
@@ -154,33 +181,29 @@ class Served:
         if self.turns is None:
             return Choice(self.default)
         version = self.turns.take()
-        return Choice(self.predictors[version], self._note_taker(version))
+        return Choice(self.predictors[version], self._windows_of(version))
 
-    def _note_taker(self, version: str) -> Recent | None:
-        """Return what takes note of a request: of the default version as seldom as of canaries.
-
-        Else its last requests would be of a shorter time than theirs, and a burst of odd ones would
-        be forgotten sooner in its favour.
-        """
-        recent, rule, turns = self._recent.get(version), self.entry.rollback, self.turns
-        if recent is None or rule is None or turns is None:
-            return None
-        if self.predictors[version] is self.default and recent.requests >= rule.rows:
-            shares = [turns.share(each) for each in self.predictors]
-            least = min(share for share in shares if share > 0)
-            if random.random() > least / turns.share(version):  # noqa: S311  no secret
-                return None
-        return recent
+    def _windows_of(self, version: str) -> tuple[Recent, ...]:
+        """Return where the result of a request that was assigned by weight is recorded."""
+        if self.turns is None or not self._compared:
+            return ()
+        if version in self._compared:
+            return (self._compared[version].canary,)
+        usual = self.turns.share(version)
+        return tuple(
+            compared.default
+            for canary, compared in self._compared.items()
+            if compared.takes_default(self.turns.share(canary) / usual)
+        )
 
     def find_faults(self) -> dict[str, Finding]:
         """Return what is wrong with canaries that have traffic, by version."""
         rule, turns = self.entry.rollback, self.turns
         if rule is None or turns is None:
             return {}
-        usual = self._recent[self.default.manifest.version]
         found = {
-            version: find_fault(self._recent[version], usual, rule)
-            for version in self.predictors
+            version: find_fault(compared.canary, compared.default, rule)
+            for version, compared in self._compared.items()
             if 0 < turns.share(version) < CANARY_SHARE
         }
         return {version: finding for version, finding in found.items() if finding is not None}
@@ -230,7 +253,7 @@ class Catalogue:
         return self.choose(name, version, alias).predictor
 
     def choose(self, name: str, version: str | None = None, alias: str | None = None) -> Choice:
-        """Return the same, and what takes note of the request.
+        """Return the same, and where the result of the request is recorded.
 
         Raises:
             ModelNotFound: naming the models that are served.

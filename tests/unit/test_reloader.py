@@ -584,18 +584,18 @@ RULE = "rollback = { errors = 0.02, dont_know = 0.2, p99_ms = 100, rows = 10 }"
 
 
 def judged(serving: Serving, version: str, seconds: float = 0.001) -> None:
-    """Take note of ten requests of one row each that were answered."""
+    """Record ten answered requests of one row each."""
     for _ in range(10):
-        recent_of(serving, version).see_request(seconds, [None])
+        window_of(serving, version).see_request(seconds, [None])
 
 
-def recent_of(serving: Serving, version: str) -> Recent:
-    """Return what takes note of the next request that goes to a version."""
+def window_of(serving: Serving, version: str) -> Recent:
+    """Return where the result of the next request of a version is recorded."""
     while True:
         choice = serving.catalogue.choose("fruit")
         if choice.predictor is serving.find(version):
-            assert choice.recent is not None
-            return choice.recent
+            (window,) = choice.windows
+            return window
 
 
 async def test_canary_that_fails_loses_its_weight_and_it_is_told_why(
@@ -603,7 +603,7 @@ async def test_canary_that_fails_loses_its_weight_and_it_is_told_why(
 ) -> None:
     serving = Serving(models, CANARY + RULE)
     judged(serving, "1")
-    recent_of(serving, "2").see_failure("error")
+    window_of(serving, "2").see_failure("error")
 
     serving.reloader.roll_back()
 
@@ -627,8 +627,8 @@ async def test_canary_as_good_as_the_default_keeps_its_weight(models: Path) -> N
 async def test_only_what_the_weights_assign_is_noted(models: Path) -> None:
     serving = Serving(models, CANARY + 'aliases = { next = "2" }\n' + RULE)
 
-    assert serving.catalogue.choose("fruit", "2").recent is None
-    assert serving.catalogue.choose("fruit", alias="next").recent is None
+    assert serving.catalogue.choose("fruit", "2").windows == ()
+    assert serving.catalogue.choose("fruit", alias="next").windows == ()
 
 
 async def test_default_version_is_noted_as_often_as_the_canary_once_enough_is_known(
@@ -639,7 +639,7 @@ async def test_default_version_is_noted_as_often_as_the_canary_once_enough_is_kn
     noted: Counter[str] = Counter()
     for _ in range(10_000):
         choice = serving.catalogue.choose("fruit")
-        noted[choice.predictor.manifest.version] += choice.recent is not None
+        noted[choice.predictor.manifest.version] += len(choice.windows)
 
     assert noted["2"] == pytest.approx(1000, abs=5)
     assert noted["1"] == pytest.approx(1000, abs=200)
@@ -651,12 +651,25 @@ async def test_burst_of_odd_requests_that_name_no_version_is_no_fault_of_the_can
     serving = Serving(models, CANARY + "rollback = { dont_know = 0.1, rows = 200 }")
     for reasons, requests in ([None], 10_000), (["ambiguous"], 500), ([None], 500):
         for _ in range(requests):
-            recent = serving.catalogue.choose("fruit").recent
-            if recent is not None:
-                recent.see_request(0.001, reasons)
+            for window in serving.catalogue.choose("fruit").windows:
+                window.see_request(0.001, reasons)
 
         serving.reloader.roll_back()
         assert {serving.find().manifest.version for _ in range(100)} == {"1", "2"}
+
+
+async def test_fault_of_three_versions_alike_is_no_fault_of_a_canary(models: Path) -> None:
+    weights = 'weights = { "1" = 0.90, "2" = 0.09, "3" = 0.01 }'
+    rule = "rollback = { dont_know = 0.2, rows = 100 }"
+    serving = Serving(models, versions("1", "2", "3", more=f"{weights}\n{rule}"))
+    for reasons, requests in ([None], 20_000), (["ambiguous"], 5000), ([None], 20_000):
+        for number in range(requests):
+            for window in serving.catalogue.choose("fruit").windows:
+                window.see_request(0.001, reasons)
+            if number % 100 == 0:
+                serving.reloader.roll_back()
+
+    assert {serving.find().manifest.version for _ in range(1000)} == {"1", "2", "3"}
 
 
 async def test_canary_stays_rolled_back_until_its_entry_changes(models: Path) -> None:
