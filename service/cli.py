@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,7 @@ from service.errors import (
     MediaTypeUnsupported,
 )
 from service.inputs.payload import Payload
-from service.leaving import end_process
+from service.leaving import end_on_signal, end_process
 from service.offline.command import predict
 from service.settings import (
     Settings,
@@ -95,7 +95,7 @@ def serve(host: str | None, port: int | None, models: Path | None) -> None:
     _open_standard_streams()
     configure_logs(settings.log_level)
     # The first process of a container would not even hear it while models are loaded.
-    signal.signal(signal.SIGTERM, _end_the_start)
+    signal.signal(signal.SIGTERM, end_on_signal)
     sockets = _sockets(settings)
     _report_posture(settings)
     try:
@@ -116,11 +116,6 @@ def _sockets(settings: Settings) -> "list[socket.socket]":
         return take("DUNNO", settings.host, settings.port)
     except SettingsInvalid as error:
         stop(str(error))
-
-
-def _end_the_start(*_: object) -> NoReturn:
-    end_process(0)  # what is being loaded may hang
-    sys.exit(0)
 
 
 def _open_standard_streams() -> None:
@@ -147,9 +142,7 @@ def _serve_here(settings: Settings, sockets: "list[socket.socket]") -> None:
 
 def _serve_by_workers(settings: Settings, sockets: "list[socket.socket]") -> None:
     """Serve by several processes behind one port; one that dies is replaced."""
-    from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415  only `serve` needs it
-
-    from service.api.addresses import take_sides  # noqa: PLC0415
+    from service.api.addresses import take_sides  # noqa: PLC0415  only `serve` needs it
     from service.api.listener import share, shown  # noqa: PLC0415
     from service.api.supervisor import Supervisor  # noqa: PLC0415
     from service.telemetry.workers import RUN, new_run  # noqa: PLC0415
@@ -170,7 +163,7 @@ def _serve_by_workers(settings: Settings, sockets: "list[socket.socket]") -> Non
             log.info("workers running on http://%s", shown(each))
         supervisor = Supervisor(config, shared)
         supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+    if supervisor.has_failed:
         sys.exit(CANNOT_SERVE)
 
 

@@ -7,9 +7,12 @@ is in, are torn down under it, and a graph that runs without end makes that an a
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import NoReturn
 from weakref import WeakSet
 
 PATIENCE_S = 0.2
@@ -40,3 +43,22 @@ def end_process(status: int) -> None:
         with contextlib.suppress(AttributeError, OSError, ValueError):  # none, gone or closed
             stream.flush()
     os._exit(status)
+
+
+def end_on_signal(*_: object) -> NoReturn:
+    """End the process, as the signal handler of a server that is still loading its models."""
+    end_process(0)
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """Let SIGTERM end the process at once during a load, which may hang."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end_on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -20,6 +20,9 @@ from uvicorn.supervisors.multiprocess import Process
 from service.api.draining import WorkerProcess
 
 HEAR_EVERY_S = 0.1
+RETRY_S = 10.0
+"""Pause after a replacement that could not start, while other workers serve."""
+
 GRACE_S = 5
 """Time beyond that for draining, after which a worker without a parent ends in any case."""
 
@@ -72,6 +75,11 @@ class Supervisor(Multiprocess):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._heard_s: dict[int | None, float] = {}
+        self._retry_s: dict[int | None, float] = {}  # when to start again, by the failed process
+        self._has_served = False
+        self.has_failed = False
+        """Whether it stops because no worker could start."""
+
         self._lifeline, self._held = Pipe(duplex=False)  # closed by the kernel when we end
 
     def init_processes(self) -> None:
@@ -93,20 +101,31 @@ class Supervisor(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Replace workers that died, or were silent for `timeout_worker_healthcheck`.
 
-        uvicorn waits so long for each in turn, and replaces nobody and hears no signal meanwhile.
+        uvicorn waits for each worker in turn, and handles no signal during that time. It also stops
+        all workers if a replacement cannot start. Here that is so only before any worker has
+        served; later the others go on, and another start is tried every `RETRY_S`.
         """
         for number, process in enumerate(self.processes):
             if self.should_exit.is_set() or self._is_well(process):
                 continue
-            process.kill()
-            process.join()
-            self._heard_s.pop(process.pid, None)
-            told = {"pid": process.pid, "exit_code": process.exitcode}
-            if process.exitcode == STARTUP_FAILURE:  # its successors would fail like it
-                log.error("worker cannot serve", extra=told)
-                self.should_exit.set()
-                return
-            log.error("worker died and is replaced", extra=told)
+            if process.pid not in self._retry_s:
+                process.kill()
+                process.join()
+                self._heard_s.pop(process.pid, None)
+                told = {"pid": process.pid, "exit_code": process.exitcode}
+                if process.exitcode == STARTUP_FAILURE and not self._has_served:
+                    log.error("worker cannot serve", extra=told)
+                    self.has_failed = True
+                    self.should_exit.set()
+                    return
+                if process.exitcode == STARTUP_FAILURE:
+                    log.error("worker cannot start; next try in %g s", RETRY_S, extra=told)
+                    self._retry_s[process.pid] = time.monotonic() + RETRY_S
+                    continue
+                log.error("worker died and is replaced", extra=told)
+            elif time.monotonic() < self._retry_s[process.pid]:
+                continue
+            self._retry_s.pop(process.pid, None)
             self.processes[number] = self._started()
 
     def _is_well(self, process: Process) -> bool:
@@ -116,22 +135,19 @@ class Supervisor(Multiprocess):
             return False
         if process.ping(HEAR_EVERY_S):
             self._heard_s[process.pid] = now_s
+            self._has_served = self._has_served or process.is_ready(HEAR_EVERY_S)
             return True
         return now_s - heard_s < self.config.timeout_worker_healthcheck
 
     def handle_hup(self) -> None:
         """Let every worker reload its catalogue, where uvicorn would start others in their place.
 
-        A worker that is just being started may have read the old one, and could not take a signal.
+        In a worker that is still starting the signal waits until it serves: it may have read the
+        old catalogue. A worker that has died is replaced, and its successor reads the new one.
         """
         for process in self.processes:
-            is_ready = process.wait_until_ready(
-                self.config.timeout_worker_healthcheck, self.should_exit
-            )
-            if is_ready and process.pid is not None:
+            if process.process.is_alive() and process.pid is not None:
                 os.kill(process.pid, signal.SIGHUP)
-            else:
-                log.error("worker not reloaded", extra={"pid": process.pid})
 
     def join_all(self) -> None:
         """Wait for the workers to end; whoever is in a hurry meanwhile is heard by them as well."""

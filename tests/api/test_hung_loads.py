@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,21 @@ def test_load_that_hangs_is_reported_and_another_version_is_loaded(models: Path)
         wait_for(lambda: listing()["models"][0]["version"] == "3")
 
         assert listing()["failures"] == []
+
+
+def test_parent_of_workers_that_hang_at_the_start_stops_soon_after_a_hangup(models: Path) -> None:
+    choose(models, "2")
+    variables = os.environ | {"DUNNO_WORKERS": "2", "DUNNO_PORT": "0", "DUNNO_MODELS": str(models)}
+    with subprocess.Popen(SERVE, stderr=subprocess.PIPE, env=variables) as process:  # noqa: S603  our own command
+        assert process.stderr is not None
+        next(line for line in process.stderr if b"Started parent" in line)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(1)  # the parent looks at its signals twice a second
+        process.terminate()
+        try:
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,33 @@ def test_bundle_that_cannot_be_served_stops_the_parent_as_well(
         assert process.wait(PATIENCE_S) == 2
 
 
+@pytest.mark.slow
+def test_replacement_that_cannot_start_does_not_stop_other_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fruit_bundle(tmp_path)
+    write_catalogue(tmp_path, "fruit")
+    monkeypatch.setenv("DUNNO_WORKERS", "2")
+    with serving(tmp_path) as (process, address):
+        assert process.stderr is not None
+        wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+        before = pids_by_worker(address)
+        write_catalogue(tmp_path, "nothing")
+
+        os.kill(before["0"], signal.SIGKILL)
+        next(line for line in process.stderr if "worker cannot start; next try in 10 s" in line)
+
+        assert process.poll() is None
+        assert set(pids_by_worker(address)) == {"1"}
+        assert httpx.post(f"{address}/predict/fruit", json=ROW).status_code == 200
+
+        write_catalogue(tmp_path, "fruit")
+        wait_for(lambda: set(pids_by_worker(address)) == {"0", "1"})
+        assert pids_by_worker(address)["1"] == before["1"]
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+
 @pytest.fixture
 def run() -> str:
     return new_run()
