@@ -218,14 +218,15 @@ def _side_addresses(
     process: Process,
 ) -> SideAddresses:
     """Return the servers of the admin and the metrics address."""
-    doorway = Doorway(settings, metrics)
+    has_keys = settings.keys is not None
     sides = []
     for name, bound in process.sides.items():
         if name == "admin":
-            app = create_admin(catalogue, reloader, settings)
+            app, host = create_admin(catalogue, reloader, settings), settings.admin_host
         else:
-            app = probes.create_metrics(catalogue, metrics, process.workers)
-        sides.append(SideAddress(name, app, bound, doorway))
+            app = probes.create_metrics(catalogue, metrics, process.workers, has_keys=has_keys)
+            host = settings.metrics_host
+        sides.append(SideAddress(name, app, bound, Doorway(settings, metrics, host)))
     return SideAddresses(sides)
 
 

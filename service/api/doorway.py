@@ -57,7 +57,14 @@ class ConnectionLimits(NamedTuple):
 class Doorway:
     """The limits of connections in force, and what is counted of them."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, host: str | None = None) -> None:
+        """Apply the settings to one address.
+
+        Args:
+            settings: with the limits.
+            metrics: to count in.
+            host: address that the server listens on; None: that of the models.
+        """
         self.limits = ConnectionLimits(
             max_connections=fitting_connections(settings.max_connections),
             max_connections_per_peer=settings.max_connections_per_peer or math.inf,
@@ -74,7 +81,7 @@ class Doorway:
         self.origins = frozenset(origin.encode() for origin in settings.cors_origins)
         """Origins whose pages may read why a connection was refused."""
 
-        self.hosts = _hosts(settings)
+        self.hosts = _hosts(settings.allowed_hosts, host or settings.host)
         """Host names with a dot that a Host header may contain; None: any."""
 
         self._rejections = metrics.connection_rejections
@@ -113,12 +120,11 @@ class Doorway:
         self._rejections.labels(cause).inc()
 
 
-def _hosts(settings: Settings) -> frozenset[bytes] | None:
-    """Return the host names that are allowed; None: all of them."""
-    names = settings.allowed_hosts
-    if "*" in names or not (names or is_loopback(settings.host)):
+def _hosts(allowed: Collection[str], host: str) -> frozenset[bytes] | None:
+    """Return the host names that are allowed on an address; None: all of them."""
+    if "*" in allowed or not (allowed or is_loopback(host)):
         return None
-    return frozenset(name.lower().encode() for name in (*names, settings.host))
+    return frozenset(name.lower().encode() for name in (*allowed, host))
 
 
 def peer_of(address: object) -> str | None:

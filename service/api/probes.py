@@ -61,12 +61,22 @@ async def metrics(request: Request) -> Response:
     return Response(content, headers=headers)
 
 
-def create_metrics(catalogue: Catalogue, metrics: Metrics, workers: Workers | None) -> ASGIApp:
-    """Return the service of the address of metrics, probes included."""
+def create_metrics(
+    catalogue: Catalogue, metrics: Metrics, workers: Workers | None, *, has_keys: bool
+) -> ASGIApp:
+    """Return the app of the metrics address, which also answers health checks.
+
+    Args:
+        catalogue: whose models have to be ready.
+        metrics: of this process.
+        workers: that are asked for their metrics as well; None: there is one process.
+        has_keys: whether API keys are enabled; then /readyz names no models.
+    """
     app = FastAPI(title="Dunno metrics", openapi_url=None)
     app.include_router(router)
     app.include_router(metrics_router)
     app.state.catalogue = catalogue
+    app.state.has_keys = has_keys
     app.state.metrics = metrics
     app.state.workers = workers
     return RequestIds(app)

@@ -15,7 +15,10 @@ from keys import WHOLE, bearer, write_keys
 from many_callers import serving
 
 from service.api.hotpath import HotProtocol
+from service.api.probes import create_metrics
+from service.prediction import load_catalogue
 from service.settings import Settings, SettingsInvalid, read_settings
+from service.telemetry.metrics import Metrics
 
 WITHOUT = ("/models", "/docs", "/openapi.json", "/v1/models", "/v2")
 
@@ -53,6 +56,48 @@ def test_metrics_have_an_address_of_their_own_and_are_not_on_the_other_one(
     assert predicted.status_code == 404
     assert elsewhere.status_code == (403 if has_keys else 404)
     assert still.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "metrics_host", "statuses"),
+    [
+        pytest.param("127.0.0.1", "0.0.0.0", (421, 200), id="metrics are open"),  # noqa: S104
+        pytest.param("0.0.0.0", "127.0.0.1", (200, 421), id="models are open"),  # noqa: S104
+    ],
+)
+def test_host_is_looked_at_on_loopback_addresses_only(
+    models: Path,
+    caplog: pytest.LogCaptureFixture,
+    host: str,
+    metrics_host: str,
+    statuses: tuple[int, int],
+) -> None:
+    caplog.set_level(logging.INFO)
+    settings = Settings(models=models, host=host, metrics_host=metrics_host, metrics_port=0)
+    with Server(settings, HotProtocol) as address:
+        found = re.search(r"metrics address http://[\d.]+:(\d+)", caplog.text)
+        assert found
+        asked = (f"{address}/models", f"http://127.0.0.1:{found.group(1)}/metrics")
+        headers = {"Host": "node1.example.com"}
+
+        assert tuple(httpx.get(url, headers=headers).status_code for url in asked) == statuses
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("has_keys", [False, True], ids=["without keys", "with keys"])
+async def test_readiness_on_the_metrics_address_is_status_503_before_models_take_rows(
+    models: Path,
+    has_keys: bool,  # noqa: FBT001  a case
+) -> None:
+    metrics = Metrics()
+    catalogue = load_catalogue(Settings(models=models), metrics)
+    app = create_metrics(catalogue, metrics, None, has_keys=has_keys)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert ("fruit" in answer.json()["detail"]) != has_keys
 
 
 def pids(text: str) -> set[str]:
