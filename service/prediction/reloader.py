@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from service.batching.threads import RunThread
-from service.errors import BundleError, LoadTimedOut, ModelNotFound
+from service.batching.threads import CallHangs, TimedThread
+from service.errors import BundleCorrupt, BundleError, LoadTimedOut, ModelNotFound
 from service.prediction.catalogue import (
     CATALOGUE,
     Catalogue,
@@ -69,12 +69,13 @@ class Reloader:
         self.loader = Loader(settings, metrics)
         self._changing = asyncio.Lock()
         self._is_asked = False
-        # Keys are read in a thread of their own: neither a bundle that hangs nor the disk of the
-        # models shall keep them in force.
-        self._keys = RunThread("keys")
-        self._looks = RunThread("watch")
+        self._limit_s = settings.max_load_ms / 1000
+        # API keys are read in a thread of their own: neither a bundle that hangs nor the disk of
+        # the models may keep a revoked key in force.
+        self._keys = self._thread("keys")
+        self._looks = self._thread("watch")
         # One thread for all: each would keep memory of its own for what it has loaded.
-        self._loads = RunThread("load")
+        self._loads = self._thread("load")
         self._hung: list[HungLoad] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._watches: list[asyncio.Task[object]] = []
@@ -82,14 +83,16 @@ class Reloader:
         self._seen: Stamps = catalogue.stamps
         self._seen_others: Stamps = {}
 
+    def _thread(self, name: str) -> TimedThread:
+        return TimedThread(name, self._limit_s, MOST_HUNG)
+
     def start(self) -> None:
         """Begin to watch canaries and, if the settings say so, files; on the running loop."""
         self._tell_weights()
-        loop = asyncio.get_running_loop()
-        self._watches.append(loop.create_task(self._watch_canaries()))
+        self._watch(LOOK_AT_CANARIES_S, self._look_at_canaries)
         if self._settings.watch_models_s:
-            self._watches.append(loop.create_task(self._watch_models()))
-            self._watches.append(loop.create_task(self._watch_others()))
+            self._watch(self._settings.watch_models_s, self._look_at_models)
+            self._watch(self._settings.watch_models_s, self._look_at_others)
 
     def read_also(self, path: Path, read: ReadAnew) -> None:
         """Read another file of the operator whenever the catalogue is read; also watch it."""
@@ -129,8 +132,7 @@ class Reloader:
             try:
                 prepared = await self._prepare()
             except BundleError as error:
-                self._catalogue.failures[CATALOGUE] = error
-                self._tell_failure(UNKNOWN_MODEL, error)
+                self._tell_failure(UNKNOWN_MODEL, error, CATALOGUE)
                 raise
             before, names = self._catalogue.failures, {path.name for path in self._others}
             others = {name: error for name, error in before.items() if name in names}
@@ -193,13 +195,27 @@ class Reloader:
         """Put in force what the other files say now; one that cannot be used changes nothing."""
         for path, read in self._others.items():
             try:
-                use = await self._keys.run(read)
+                await self._read_other(path, read)
             except BundleError as error:
-                self._catalogue.failures[path.name] = error
-                self._tell_failure(UNKNOWN_MODEL, error)
+                self._tell_failure(UNKNOWN_MODEL, error, path.name)
             else:
                 self._catalogue.failures.pop(path.name, None)
-                use()
+
+    async def _read_other(self, path: Path, read: ReadAnew) -> None:
+        """Read a file and put it in force.
+
+        Raises:
+            BundleError: if that cannot be done, for whatever reason.
+        """
+        try:
+            use = await self._keys.run(read)
+            use()
+        except BundleError:
+            raise
+        except CallHangs:
+            raise LoadTimedOut(too_slow(path.name, self._limit_s)) from None
+        except Exception as error:
+            raise BundleCorrupt(f"{path}: cannot be read: {error}") from error
 
     @property
     def hung(self) -> list[HungLoad]:
@@ -260,19 +276,14 @@ class Reloader:
         if any(load.work == work for load in self.hung):
             message = f"{work.name}: still being loaded by an earlier reload; replace its files"
             raise LoadTimedOut(message)
-        if len(self.hung) >= MOST_HUNG:
+        if self._loads.is_lost:
             message = f"{work.name}: not loaded, as {MOST_HUNG} loads hang; restart the server"
             raise LoadTimedOut(message)
-        future = self._loads.run(call)
-        seconds = self._settings.max_load_ms / 1000
-        done, _ = await asyncio.wait([future], timeout=seconds)
-        if done:
-            return future.result()
-        self._hung.append(HungLoad(work, future))
-        future.add_done_callback(_forget)
-        self._loads.stop()  # whenever it comes back
-        self._loads = RunThread("load")
-        raise LoadTimedOut(too_slow(work.name, seconds))
+        try:
+            return await self._loads.run(call)
+        except CallHangs:
+            self._hung.append(HungLoad(work, self._loads.hung[-1]))
+            raise LoadTimedOut(too_slow(work.name, self._limit_s)) from None
 
     def _switch(self, served: Mapping[str, Served], names: list[str] | None = None) -> None:
         before = self._catalogue.served
@@ -305,34 +316,46 @@ class Reloader:
         except Exception:
             log.exception("reload failed")
 
-    async def _watch_canaries(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_AT_CANARIES_S)
-            self.roll_back()
+    def _watch(self, pause_s: float, look: Callable[[], Awaitable[None]]) -> None:
+        """Call `look` again and again; one that fails is logged and does not end it."""
 
-    async def _watch_models(self) -> None:
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(pause_s)
+                try:
+                    await look()
+                except (OSError, CallHangs) as error:  # a folder that is being replaced
+                    log.warning("files were not looked at", extra={"detail": str(error)})
+                except Exception:
+                    log.exception("a look failed; the next one follows")
+
+        self._watches.append(asyncio.get_running_loop().create_task(watch()))
+
+    async def _look_at_canaries(self) -> None:
+        self.roll_back()
+
+    async def _look_at_models(self) -> None:
         models = self._settings.models
-        while True:
-            await asyncio.sleep(self._settings.watch_models_s)
-            stamps = await self._looks.run(lambda: stamps_of(model_files(models, CATALOGUE)))
-            if stamps != self._seen:
-                self._seen = stamps
-                self.reload_soon()  # the next look does not wait for a bundle that hangs
+        stamps = await self._looks.run(lambda: stamps_of(model_files(models, CATALOGUE)))
+        if stamps != self._seen:
+            self._seen = stamps
+            self.reload_soon()  # the next look does not wait for a bundle that hangs
 
-    async def _watch_others(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.watch_models_s)
-            stamps = await self._keys.run(lambda: stamps_of(self._others))
-            if stamps != self._seen_others:
-                self._seen_others = stamps
-                self._read_others_soon()
+    async def _look_at_others(self) -> None:
+        stamps = await self._keys.run(lambda: stamps_of(self._others))
+        if stamps != self._seen_others:
+            self._seen_others = stamps
+            self._read_others_soon()
 
     def _keep(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _tell_failure(self, name: str, error: BundleError) -> None:
+    def _tell_failure(self, name: str, error: BundleError, file: str = "") -> None:
+        """Report why a name, or a file that is not of one name, could not be read."""
+        if file:
+            self._catalogue.failures[file] = error
         self._metrics.model_reloads.labels(name, "failed").inc()
         log.error(
             "reload failed", exc_info=error.__cause__, extra={"model": name, "detail": str(error)}
@@ -344,12 +367,6 @@ class Reloader:
                 assert served.turns is not None  # noqa: S101  looked at in the line above
                 weight = self._metrics.version_weight.labels(name, version)
                 weight.set(served.turns.share(version))
-
-
-def _forget(future: "asyncio.Future[Any]") -> None:
-    """Look at what came too late, so that nobody is told that nobody did."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _outcome(before: Mapping[str, Served], served: Mapping[str, Served], name: str) -> str:

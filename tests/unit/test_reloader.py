@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from service.decision import Row
 from service.errors import BundleCorrupt, CatalogueInvalid, KeysInvalid, LoadTimedOut, ModelNotFound
 from service.prediction import Catalogue, Predictor, Reloader, load_catalogue
 from service.prediction.catalogue import ModelEntry
+from service.prediction.file_stamps import Stamps, stamps_of
 from service.settings import Settings
 from service.telemetry.metrics import UNKNOWN_MODEL, Metrics
 from service.telemetry.recent import Recent
@@ -531,6 +532,96 @@ async def test_keys_that_cannot_be_read_are_reported_once_and_until_they_can(
     hanging.is_let_go.set()
     await serving.reloader.close(PATIENCE_S)
     assert serving.catalogue.failures == {}
+
+
+async def test_keys_whose_reading_fails_otherwise_are_reported_and_do_not_block_reloads(
+    models: Path,
+) -> None:
+    serving = Serving(models, versions("1"))
+
+    def read() -> Callable[[], None]:
+        raise RecursionError
+
+    serving.reloader.read_also(models / "keys.toml", read)
+    serving.write(versions("2"))
+    serving.reloader.reload_soon()
+    await until(lambda: serving.find().manifest.version == "2")
+    serving.write(versions("3"))
+    serving.reloader.reload_soon()
+    await until(lambda: serving.find().manifest.version == "3")
+
+    assert list(serving.catalogue.failures) == ["keys.toml"]
+    await serving.reloader.close(PATIENCE_S)
+
+
+async def test_keys_that_hang_are_reported_and_do_not_block_reloads_or_newer_keys(
+    models: Path,
+) -> None:
+    serving = Serving(models, versions("1"), max_load_ms=100)
+    gate = threading.Event()
+    in_force: list[str] = []
+    hangs = [True]
+
+    def read() -> Callable[[], None]:
+        if hangs.pop():
+            gate.wait(PATIENCE_S)
+        return lambda: in_force.append("new keys")
+
+    serving.reloader.read_also(models / "keys.toml", read)
+    serving.write(versions("2"))
+    serving.reloader.reload_soon()
+    await until(lambda: serving.find().manifest.version == "2")
+    assert list(serving.catalogue.failures) == ["keys.toml"]
+
+    hangs.append(False)
+    serving.reloader.reload_soon()
+    await until(lambda: in_force == ["new keys"])
+
+    assert serving.catalogue.failures == {}
+    gate.set()
+    await serving.reloader.close(PATIENCE_S)
+
+
+async def test_watching_goes_on_after_a_look_that_fails(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = Serving(models, "[models.fruit]\n", watch_models_s=0.01)
+    failures = [OSError("the folder is being replaced"), ValueError("anything else")]
+
+    def look(paths: Iterable[Path]) -> Stamps:
+        if failures:
+            raise failures.pop()
+        return stamps_of(paths)
+
+    monkeypatch.setattr("service.prediction.reloader.stamps_of", look)
+    serving.reloader.start()
+    await until(lambda: not failures)
+    fruit_bundle(models, version="4")
+
+    await until(lambda: serving.find().manifest.version == "4")
+    await serving.reloader.close(PATIENCE_S)
+
+
+async def test_watching_of_canaries_goes_on_after_a_comparison_that_fails(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.prediction.reloader.LOOK_AT_CANARIES_S", 0.01)
+    serving = Serving(models, CANARY + RULE)
+    judged(serving, "1")
+    window_of(serving, "2").see_failure("error")
+    failures = [ZeroDivisionError()]
+    compare = serving.reloader.roll_back
+
+    def fail_once() -> None:
+        if failures:
+            raise failures.pop()
+        compare()
+
+    monkeypatch.setattr(serving.reloader, "roll_back", fail_once)
+    serving.reloader.start()
+
+    await until(lambda: {serving.find().manifest.version for _ in range(100)} == {"1"})
+    await serving.reloader.close(PATIENCE_S)
 
 
 async def test_files_that_did_not_change_are_not_loaded_again(models: Path) -> None:
