@@ -215,7 +215,7 @@ class _Exchange:
         if lane.traces is not None:
             self._trace = self._begin_trace(lane, predictor)
         self._job = predictor.submit(rows, time.monotonic() + self._route.patience_s, self)
-        if not predictor.is_quick:  # a run may last longer than its callers wait
+        if not predictor.runs_at_once:  # otherwise it is done before its deadline is looked at
             loop = self._protocol.loop
             self._timer = loop.call_later(self._route.patience_s, predictor.expire, self._job)
         lane.inflight.inc()

@@ -206,9 +206,9 @@ class Predictor:
         self._batcher.cost.learn(sizes[-1], time.perf_counter() - started_s)
 
     @property
-    def is_quick(self) -> bool:
-        """Whether runs happen on the event loop."""
-        return self._batcher.cost.is_quick
+    def runs_at_once(self) -> bool:
+        """Whether a small job runs on the next turn of the event loop, and on the loop itself."""
+        return self._batcher.cost.is_quick and self._batcher.has_free_instance
 
     def start(self) -> None:
         """Begin to take rows, on the running event loop, and to be measured."""

@@ -143,6 +143,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.counting = threading.Lock()
+        """Held while notes of requests and rows are counted."""
+
         self._models: dict[tuple[str, str, tuple[str, ...]], ModelMetrics] = {}
         # The first collector of the registry: what is noted down is counted before anybody looks.
         self.registry.register(self)
@@ -470,8 +473,9 @@ class RequestMetrics:
     ) -> None:
         self._input_rejections = metrics.input_rejections
         self._answered_requests: list[tuple[str, float, Timing]] = []
-        # Notes are made on the event loop and may be counted in the thread that answers a scrape.
-        self._counting = threading.Lock()
+        # Notes may be counted in the threads of scrapes and of large answers, and several protocols
+        # and versions count in the same series: one lock for all.
+        self._counting = metrics.counting
         self._model = model
         self.protocol = protocol
         self.stages = {stage: metrics.stage_duration.labels(model, stage) for stage in STAGES}

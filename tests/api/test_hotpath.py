@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from conftest import Server
 from connections import BODY, Connection, request
+from fakes import PATIENCE_S
 from keys import WHOLE, write_keys
 from numpy.typing import NDArray
 from services import Service, until
@@ -22,6 +23,7 @@ from service.api.fastlane import Fastlane
 from service.api.hotpath import HotProtocol
 from service.api.keys import digest_of
 from service.batching import cost
+from service.inputs import Decoded
 from service.runtimes import Outputs
 from service.settings import Settings
 
@@ -133,6 +135,24 @@ async def test_deadline_of_a_slow_model_is_kept_while_it_runs(
     assert service.wire.written.startswith(b"HTTP/1.1 504")
     assert b"while the rows were running" in service.wire.written
     assert service.counted("expired") == 1
+
+
+@pytest.mark.anyio
+async def test_deadline_of_a_quick_model_is_kept_while_a_large_request_runs(tmp_path: Path) -> None:
+    service = Connected(tmp_path)
+    service.runtime.gate.clear()
+    rows = np.array([[9, 0, 0]] * 16, np.float32)
+    terms = service.predictor.judge.default_terms
+    deadline_s = time.monotonic() + PATIENCE_S
+    large = asyncio.ensure_future(service.predictor.predict_rows(Decoded(rows), terms, deadline_s))
+    await until(lambda: not service.predictor.runs_at_once)
+
+    service.protocol.data_received(request(path="/predict/fruit?deadline_ms=20"))
+    await until(lambda: service.wire.written != b"")
+    service.runtime.gate.set()
+
+    assert service.wire.written.startswith(b"HTTP/1.1 504")
+    assert len((await large).rows) == 16
 
 
 def test_access_log_has_every_request(

@@ -1,10 +1,12 @@
 import platform
+import sys
 import threading
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.telemetry.drift import Drift
-from service.telemetry.metrics import MAX_COUNTED_LABELS, NOTES, Metrics, Timing
+from service.telemetry.metrics import MAX_COUNTED_LABELS, NOTES, Metrics, RequestMetrics, Timing
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
@@ -132,3 +134,29 @@ def test_requests_by_another_protocol_have_series_of_their_own() -> None:
     assert found["dunno_requests_total", "answered,v1"] == 1
     assert found["dunno_requests_total", "answered,native"] == 0
     assert found["dunno_stage_duration_seconds_count", "run"] == 1
+
+
+def test_requests_of_two_protocols_that_are_counted_in_two_threads_are_all_counted() -> None:
+    metrics = Metrics()
+    native = metrics.of_model("fruit", "1", ("apple",))
+    protocols = (native.of_protocol("v1"), native.of_protocol("v2"))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def count(protocol: RequestMetrics) -> None:
+        for _ in range(3000):
+            protocol.count_answered("answered", 0.01, Timing(0, 0, 0.01, 0, 0))
+            protocol.count_notes()
+
+    threads = [threading.Thread(target=count, args=[each]) for each in protocols]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+
+    number, seconds = native.statistics().stages["run"]
+    assert number == 6000
+    assert seconds == pytest.approx(60)

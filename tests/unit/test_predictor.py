@@ -240,7 +240,7 @@ def test_every_batch_size_is_run_before_traffic_and_the_largest_is_timed(tmp_pat
     predictor.warm()
 
     assert sizes == [1, 2, 4, 6, 6]
-    assert predictor.is_quick
+    assert predictor.runs_at_once
 
 
 def test_bundle_reads_back_as_the_same_predictor(tmp_path: Path) -> None:
