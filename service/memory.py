@@ -14,6 +14,10 @@ UNSENT_PART = 12
 The rest is for one request above the decoding budget, for waiting rows, for answers, and for what
 malloc keeps."""
 
+ROWS_PART = 8
+"""The decoded rows of one request, and those that wait for one model, may take an eighth of the
+memory of a worker each."""
+
 LEAST_BYTES = 16 * MEBIBYTE
 """Neither is smaller, or no picture of a phone would be decoded."""
 
@@ -55,6 +59,19 @@ def plan_memory(settings: Settings, usable_bytes: int, resident_bytes: int) -> M
 def plan_process_memory(settings: Settings) -> MemoryPlan:
     """Return what requests of this process may take, now that its models are loaded."""
     return plan_memory(settings, usable_memory_bytes(), resident_bytes())
+
+
+def fitting_rows(wanted: int, row_bytes: int, settings: Settings, usable_bytes: int) -> int:
+    """Return how many rows of a model may be in memory: `wanted`, or fewer if they do not fit.
+
+    Args:
+        wanted: by the settings.
+        row_bytes: of one decoded row.
+        settings: with the number of workers, and the rows of a batch, which always fit.
+        usable_bytes: of this machine or container, for all workers.
+    """
+    budget_bytes = usable_bytes // worker_count(settings) // ROWS_PART
+    return min(wanted, max(settings.max_batch_rows, budget_bytes // row_bytes))
 
 
 def resident_bytes() -> int:

@@ -1,6 +1,7 @@
 """A catalogue entry -> predictors that are checked, warm, and not started yet."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from service.batching import BatchLimits
-from service.bundle import Bundle, TrustedKeys
+from service.bundle import Bundle, Manifest, TrustedKeys
 from service.decision import Floor
 from service.errors import (
     BundleCorrupt,
@@ -22,7 +25,9 @@ from service.errors import (
     OptionInvalid,
 )
 from service.inputs import InputLimits, create_decoder
+from service.inputs.payload import UNBOUNDED
 from service.leaving import expect_end
+from service.memory import fitting_rows
 from service.prediction.catalogue import (
     CATALOGUE,
     Catalogue,
@@ -36,7 +41,7 @@ from service.prediction.file_stamps import Stamps, model_files, stamps_of
 from service.prediction.predictor import Predictor
 from service.prediction.shadow import Shadow
 from service.runtimes import RuntimeOptions, load_runtime
-from service.settings import Settings, usable_cores, worker_count
+from service.settings import Settings, usable_cores, usable_memory_bytes, worker_count
 from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -181,7 +186,7 @@ class Loader:
         runtime, *more_instances = (create() for _ in range(entry.instances))
         limits = BatchLimits(
             max_rows=settings.max_batch_rows,
-            max_queue_rows=settings.max_queue_rows,
+            max_queue_rows=self._fitting(name, settings.max_queue_rows, manifest),
             max_wait_s=settings.max_wait_ms / 1000,
             max_run_s=settings.max_run_ms / 1000,
             has_buckets=runtime.has_buckets,
@@ -192,7 +197,7 @@ class Loader:
                 bundle,
                 runtime=runtime,
                 runtime_name=entry.runtime,
-                decoder=create_decoder(bundle, input_limits(settings)),
+                decoder=create_decoder(bundle, self._input_limits(name, manifest)),
                 floor=_floor(entry),
                 limits=limits,
                 metrics=self._metrics.of_model(name, manifest.version, manifest.labels),
@@ -221,6 +226,23 @@ class Loader:
         version = candidate.manifest.version
         metrics = self._metrics.of_shadow(name, version, live.manifest.labels)
         return Shadow(candidate, live, metrics)
+
+    def _input_limits(self, name: str, manifest: Manifest) -> InputLimits:
+        limits = input_limits(self._settings)
+        if limits.max_request_pixels == UNBOUNDED:  # offline: parts of a file, one at a time
+            return limits
+        return replace(limits, max_rows=self._fitting(name, limits.max_rows, manifest))
+
+    def _fitting(self, name: str, wanted: int, manifest: Manifest) -> int:
+        """Return how many rows of a model fit into memory, and log if they are fewer than set."""
+        tensor = manifest.graph.input
+        row_bytes = math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+        rows = fitting_rows(wanted, row_bytes, self._settings, usable_memory_bytes())
+        if rows < wanted:
+            log.info(
+                "%s: %d rows at most, not %d: each takes %d bytes", name, rows, wanted, row_bytes
+            )
+        return rows
 
     def _place(self, name: str) -> str:
         return f"{self._settings.models / CATALOGUE}: {name}"
