@@ -26,7 +26,6 @@ from service.api import catalogue as catalogue_routes
 from service.api import probes
 from service.api.addresses import SideAddress, SideAddresses, take_sides
 from service.api.admin import create_admin
-from service.api.calls import Resources
 from service.api.clouds import PREDICT_VARIABLE
 from service.api.cors import Cors
 from service.api.doorway import HEALTH_VARIABLE, Doorway
@@ -180,10 +179,7 @@ def compose(
     app.state.metrics = metrics
     app.state.workers = workers
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics, traces)
-    resources = Resources(
-        catalogue, settings, metrics, fastlane.decoders, fastlane.body_limits, traces
-    )
-    app.router.routes.extend(protocol_routes(resources, fastlane, os.environ))
+    app.router.routes.extend(protocol_routes(fastlane.resources, fastlane, os.environ))
     pages = page_routes(has_playground=settings.playground, has_reference=settings.docs_page)
     app.router.routes.extend([*pages, _documents(catalogue, settings).route])
     return _guarded(fastlane, keys, settings, metrics)

@@ -6,22 +6,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.accounts import Account, identity, log_slow, server_timing
 from service.api.bodies import UNREAD, BodyLimits, CallerGone, linger, read_payload
 from service.api.departures import Departure
+from service.api.exchange import Exchange, ExchangeContext, server_timing
 from service.api.keys import key_of, seen_by
 from service.api.middleware import header
-from service.api.problems import OUTCOME, headers_of, status_of
+from service.api.problems import headers_of, status_of
 from service.decision import Row, Terms
-from service.errors import ClientError, Draining, DunnoError, QueueFull, reason_of
+from service.errors import Draining, DunnoError, QueueFull
 from service.inputs import Decoded, Payload
 from service.prediction import (
     Answer,
@@ -33,9 +33,7 @@ from service.prediction import (
     Reader,
 )
 from service.settings import Settings
-from service.telemetry.metrics import UNKNOWN_MODEL, Metrics, RequestMetrics, Timing
-from service.telemetry.recent import Recent
-from service.telemetry.tracing import begin_trace
+from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from service.telemetry.spans import Traces
@@ -72,15 +70,14 @@ class Judged:
         return [answer.row for answer in self.answers]
 
 
-class Call:
-    """One request that may predict, and its response."""
+class Call(Exchange):
+    """A request and its response, as ASGI has them."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, resources: Resources, metrics: RequestMetrics
+        self, context: ExchangeContext, scope: Scope, receive: Receive, resources: Resources
     ) -> None:
+        super().__init__(context, scope["state"]["request_id"], key_of(scope))
         self.scope = scope
-        self.request_id: str = scope["state"]["request_id"]
-        self.key = key_of(scope)
         self.catalogue = seen_by(scope, resources.catalogue)
         self.departure = Departure(receive)
         self.not_found_text = ""
@@ -90,19 +87,9 @@ class Call:
         self._body_limits = resources.body_limits
         self.max_inflation_ratio = resources.settings.max_inflation_ratio
         self._receive = receive
-        self._settings = resources.settings
         self._decoders = resources.decoders
-        self._metrics = metrics
-        self._started_s = time.perf_counter()
-        self.trace = (
-            begin_trace(resources.traces, metrics.protocol, self.request_id, scope["headers"])
-            if scope["method"] == "POST"
-            else None
-        )
         self._decode_s = 0.0
         self._held_bytes = 0
-        self._predictor: Predictor | None = None
-        self._windows: tuple[Recent, ...] = ()
         self._prediction: Prediction | None = None
         self._predicted_s = 0.0
 
@@ -116,53 +103,44 @@ class Call:
         return self.header(b"content-encoding").strip().lower()
 
     def use(self, choice: Choice) -> Predictor:
-        """Ask a model: the request is counted with it, and it is kept until `let_go`."""
-        predictor, self._windows = choice
-        self._metrics = predictor.metrics.of_protocol(self._metrics.protocol)
-        self._predictor = predictor
-        if self.trace is not None:
-            self.trace.describe(predictor.name, predictor.manifest.version)
+        """Count the request with a model from now on, and keep its predictor until `close`."""
+        predictor = super().use(choice)
         predictor.hold()  # another version may take its place while the body comes
         return predictor
 
-    def let_go(self) -> None:
-        """Need the model no more."""
+    def close(self) -> None:
+        """Need the model and the body no more."""
         if self._predictor is not None:
             self._predictor.release()
             self._predictor = None
+        self.forget_body()
+        super().close()
 
-    async def read_body(self) -> Payload:
-        """Return the body, whatever the headers say that it is.
+    async def read_payload(self) -> Payload:
+        """Return the body, as its Content-Type says.
 
         Raises:
-            ClientError: if it is too large or does not arrive.
-            CallerGone: if the caller hung up.
+            ClientError: if it is too large or does not arrive, or its type cannot be read.
+            CallerGone: if the client closed the connection.
         """
+        return await self._read_payload(self.scope["headers"])
+
+    async def read_body(self) -> Payload:
+        """Return the body as JSON, whatever the headers say that it is; raises the same."""
         headers = [pair for pair in self.scope["headers"] if pair[0] not in _NOT_READ]
+        payload = await self._read_payload(headers)
+        payload.media_type = "application/json"
+        return payload
+
+    async def _read_payload(self, headers: Iterable[tuple[bytes, bytes]]) -> Payload:
         payload = await read_payload(headers, self._receive, self._body_limits)
         self._held_bytes = payload.held_bytes
-        payload.media_type = "application/json"
         return payload
 
     def forget_body(self) -> None:
         """Give back the room of a body that nothing refers to any more."""
         self._body_limits.room.give_back(self._held_bytes)
         self._held_bytes = 0
-
-    def deadline_s(self, patience_s: float | None = None, since_s: float | None = None) -> float:
-        """Return the deadline of the request, by `time.monotonic()`.
-
-        Args:
-            patience_s: timeout that the client sent; None: `DUNNO_DEADLINE_MS`, which is also the
-                most that counts.
-            since_s: when the whole body had arrived; None: now.
-        """
-        timeout_s = self._settings.deadline_ms / 1000
-        if patience_s is not None and patience_s < timeout_s:
-            timeout_s = patience_s
-            self._windows = ()  # a canary is not judged by timeouts that clients choose
-        start_s = time.monotonic() if since_s is None else since_s
-        return start_s + timeout_s
 
     async def read(self, reader: Reader[Read], payload: Payload, deadline_s: float) -> Read:
         """Return what a body asks, read in a decoding thread if it is heavy.
@@ -197,142 +175,143 @@ class Call:
         """
         if decoded.errors:
             raise decoded.errors[min(decoded.errors)]
-        self.departure.watch()
-        try:
-            prediction = await predictor.predict_rows(
-                decoded, terms, deadline_s, decode_s=self._decode_s
-            )
-        finally:
-            self.departure.forget()
+        prediction = await self._watched(
+            predictor.predict_rows(decoded, terms, deadline_s, decode_s=self._decode_s)
+        )
         answers = [row for row in prediction.rows if isinstance(row, Answer)]
         if len(answers) < len(prediction.rows):
             raise next(row for row in prediction.rows if isinstance(row, DunnoError))
-        self._prediction = prediction
-        self._predicted_s = time.perf_counter()
+        self._predicted(prediction)
         return Judged(prediction, answers)
 
-    @property
-    def _account(self) -> Account:
-        return Account(self._metrics, self._windows, self.trace)
+    async def predict_payload(
+        self, predictor: Predictor, payload: Payload, terms: Terms, deadline_s: float
+    ) -> Prediction:
+        """Return a verdict, or an error, for each row of a body.
 
-    def count_answered(self) -> None:
-        """Count the request with what it was answered, if it predicted anything."""
-        if self._prediction is not None:
-            now_s = time.perf_counter()
-            timing = Timing(*self._prediction.stages, now_s - self._predicted_s)
-            seconds = now_s - self._started_s
-            self._account.count_answered(self._prediction, seconds, timing)
-            if seconds >= self._settings.slow_request_s and self._predictor is not None:
-                facts = identity(self.trace, self.key)
-                log_slow(self.request_id, self._predictor.name, seconds, timing, facts)
-        elif self.trace is not None:
-            self.trace.told()
-
-    def count_refusal(self, error: DunnoError) -> None:
-        """Count the request as refused."""
-        if isinstance(error, ClientError):
-            self._metrics.count_input_rejection(reason_of(error))
-        status = status_of(error)
-        self.count(OUTCOME.get(status, "invalid"), status)
-
-    def count(self, outcome: str, status: int = 0) -> None:
-        """Count the request as one that got no verdict; status 0: the client is gone."""
-        seconds = time.perf_counter() - self._started_s
-        self._account.count_failed(outcome, seconds, status)
-
-    def log(self, status: int) -> None:
-        """Write the line of the access log."""
-        log.info(
-            "request",
-            extra={
-                "request_id": self.request_id,
-                "path": self.scope["path"],
-                "status": status,
-                "seconds": round(time.perf_counter() - self._started_s, 6),
-                **identity(self.trace, self.key),
-            },
+        Raises:
+            ClientError: if no row could be read.
+            CapacityError: if there is no room or no time.
+            RunFailed: if the model failed on these rows.
+        """
+        prediction = await self._watched(
+            predictor.predict(payload, terms, deadline_s, self._decoders)
         )
+        self.forget_body()
+        self._predicted(prediction)
+        return prediction
+
+    async def _watched(self, predicting: Awaitable[Prediction]) -> Prediction:
+        """Return a prediction, unless the client closes the connection first."""
+        self.departure.watch()
+        try:
+            return await predicting
+        finally:
+            self.departure.forget()
+
+    def _predicted(self, prediction: Prediction) -> None:
+        self._prediction = prediction
+        self._predicted_s = time.perf_counter()
+
+    def record_sent(self) -> None:
+        """Record that the answer has been sent, with its verdicts if it has any."""
+        if self._prediction is None:
+            self.record_told()
+        else:
+            self.record_answered(self._prediction, time.perf_counter() - self._predicted_s)
+
+
+Respond: TypeAlias = Callable[[Call], Awaitable[Response]]
+"""Returns the answer to a request, or raises why there is none."""
+
+WriteError: TypeAlias = Callable[[Call, DunnoError | None], Response]
+"""Words a failure as a protocol does; None: a fault of ours, which the log describes."""
 
 
 class Reception:
     """Answers the requests of one protocol, whatever becomes of them."""
 
-    def __init__(self, protocol: str, resources: Resources, statuses: Mapping[int, int]) -> None:
-        """Store what requests need.
-
-        Args:
-            protocol: its name in metrics.
-            resources: what it is served from.
-            statuses: ours -> the protocol's own, where they differ.
-        """
-        self._nobody = RequestMetrics(resources.metrics, UNKNOWN_MODEL, "", protocol)
+    def __init__(self, protocol: str, resources: Resources, write_error: WriteError) -> None:
+        """Look up what requests need, by the name of the protocol in metrics."""
+        self.context = ExchangeContext(
+            protocol, resources.settings, resources.metrics, resources.traces
+        )
         self._resources = resources
-        self._statuses = statuses
-        self._inflight = resources.metrics.inflight.labels(protocol)
+        self._write_error = write_error
         for predictor in resources.catalogue:
             predictor.metrics.of_protocol(protocol)  # there from the start: rates see the first
 
-    async def answer(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        respond: Callable[[Call], Awaitable[Response]],
-    ) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send, respond: Respond) -> None:
         """Answer one request by what `respond` returns or raises."""
-        call = Call(scope, receive, self._resources, self._nobody)
-        self._inflight.inc()
+        call = Call(self.context, scope, receive, self._resources)
+        call.open(scope["headers"])
+        status = 0
         try:
             response = await self._response(call, respond)
             if response is not None:
+                status = response.status_code
                 if call.trace is not None:
                     response.raw_headers.append(call.trace.header)
                 await response(scope, receive, send)
-                call.count_answered()
+                call.record_sent()
         finally:
-            call.let_go()
-            self._inflight.dec()
-        if self._resources.settings.access_log:
-            call.log(response.status_code if response is not None else 0)
+            call.close()
+        call.log_access(scope["path"], status)
 
-    async def _response(
-        self, call: Call, respond: Callable[[Call], Awaitable[Response]]
-    ) -> Response | None:
-        """Return the response; None if nobody is there to be told."""
+    async def _response(self, call: Call, respond: Respond) -> Response | None:
+        """Return the response; None if the client closed the connection."""
         try:
             return await respond(call)
         except DunnoError as error:
-            return self.refuse(call, error)
+            return self._refuse(call, error)
         except CallerGone:
-            call.count("cancelled")
+            call.record_cancelled()
         except asyncio.CancelledError:
             if not call.departure.has_happened:  # the server stops and has waited long enough
-                return self.refuse(call, Draining("the server is stopping"))
-            call.count("cancelled")
-        except Exception:
-            log.exception("request failed", extra={"request_id": call.request_id})
-            call.count("error", 500)
-            return refusal(500, f"a fault of ours; quote the request id {call.request_id}")
+                return self._refuse(call, Draining("the server is stopping"))
+            call.record_cancelled()
+        except Exception as error:  # noqa: BLE001  it is logged
+            call.record_fault(error)
+            return self._write_error(call, None)
         finally:
             call.forget_body()
         return None
 
-    def refuse(self, call: Call, error: DunnoError) -> Response:
-        """Return the response to a failure, and count it."""
-        call.count_refusal(error)
+    def _refuse(self, call: Call, error: DunnoError) -> Response:
+        call.record_refused(error)
+        response = self._write_error(call, error)
+        return _Unread.of(response) if isinstance(error, UNREAD) else response
+
+
+def plain_errors(statuses: Mapping[int, int]) -> WriteError:
+    """Return how the protocols of other servers word a failure: a text, and nothing else.
+
+    Args:
+        statuses: ours -> the protocol's own, where they differ.
+    """
+
+    def write(call: Call, error: DunnoError | None) -> Response:
+        if error is None:
+            return refusal(500, f"a fault of ours; quote the request id {call.request_id}")
         status = status_of(error)
         text = str(error).replace("query parameter ", "parameter ")
         if status == 404:
             text = call.not_found_text or text
         headers = {name.decode(): value.decode() for name, value in headers_of(error)}
-        status = self._statuses.get(status, status)
-        if isinstance(error, UNREAD):
-            return _Unread(_error(text), status, {**headers, "connection": "close"}, _JSON)
-        return Response(_error(text), status, headers, _JSON)
+        return refusal(statuses.get(status, status), text, headers)
+
+    return write
 
 
 class _Unread(Response):
     """A response to a request whose body has not been read to its end."""
+
+    @classmethod
+    def of(cls, response: Response) -> "_Unread":
+        """Return the same response, after which the connection is closed."""
+        unread = cls(response.body, response.status_code)
+        unread.raw_headers = [*response.raw_headers, (b"connection", b"close")]
+        return unread
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send it, and drop what still comes before the connection is closed."""

@@ -16,6 +16,7 @@ from service.api.calls import (
     Reception,
     Resources,
     json_response,
+    plain_errors,
     refusal,
     wrong_method,
 )
@@ -93,7 +94,7 @@ class Vertex:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._reception = Reception("v1", resources, STATUSES)
+        self._reception = Reception("v1", resources, plain_errors(STATUSES))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; see the ASGI specification."""

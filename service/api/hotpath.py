@@ -14,32 +14,26 @@ on carrying a small request through ASGI than on answering it.
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from service.api.accounts import Account, identity, log_slow, server_timing
 from service.api.bodies import payload_of
 from service.api.cors import Cors
+from service.api.exchange import Exchange, server_timing
 from service.api.fastlane import PREFIX, Fastlane, Route
 from service.api.gate import Gate
 from service.api.guarded import CHUNK_HEAD_BYTES, GuardedProtocol
 from service.api.http_rules import Refused
-from service.api.keys import Key
 from service.api.middleware import SAFE_HEADERS, header, header_lines, request_id_from
-from service.api.problems import OUTCOME, refusal
+from service.api.problems import refusal
 from service.api.schemas import encode
 from service.decision import Row
 from service.errors import CapacityError, DunnoError
 from service.inputs import Payload, decode_light
 from service.prediction import Delivery, Prediction, Predictor, Stages, outcome_of
-from service.telemetry.metrics import Timing
-from service.telemetry.tracing import begin_trace
-
-if TYPE_CHECKING:
-    from service.telemetry.spans import RequestTrace
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +94,9 @@ class HotProtocol(GuardedProtocol):
         self.check_unseen()
         body = self._held[0] if len(self._held) == 1 else b"".join(self._held)
         stays = self.parser.should_keep_alive() and not self._doorway.is_stopping
-        exchange = _Exchange(self, keep_alive=stays)
+        exchange = _Exchange(self, self._lane, keep_alive=stays)
         try:
-            is_taken = exchange.begin(self._lane, body)
+            is_taken = exchange.begin(body)
         except Exception:
             log.exception("a request was not understood here")
             is_taken = False
@@ -146,20 +140,16 @@ class _Nobody:
         """Wake nobody."""
 
 
-class _Exchange:
+class _Exchange(Exchange):
     """A request that is answered here: to uvicorn a cycle, to the batcher a receiver."""
 
     __slots__ = (
         "_decode_s",
         "_job",
-        "_key",
         "_lane",
         "_protocol",
-        "_request_id",
         "_route",
-        "_started_s",
         "_timer",
-        "_trace",
         "disconnected",
         "keep_alive",
         "response_complete",
@@ -167,59 +157,69 @@ class _Exchange:
 
     message_event = _Nobody()
 
-    def __init__(self, protocol: HotProtocol, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: HotProtocol, lane: Fastlane, *, keep_alive: bool) -> None:
+        super().__init__(lane.context, "", None)
         self._protocol = protocol
-        self._started_s = time.perf_counter()
+        self._lane = lane
         # What uvicorn reads and writes.
         self.keep_alive = keep_alive
-        self._key: Key | None = None
-        self._trace: RequestTrace | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.response_complete = False
         self.disconnected = False
 
-    def begin(self, lane: Fastlane, body: bytes) -> bool:
+    def begin(self, body: bytes) -> bool:
         """Submit the rows of a body; if False, this is not for us and nothing has happened."""
         try:
-            route = self._find_route(lane)
-            if route is None or len(body) > lane.max_body_bytes:
-                return False
-            content_type = self._read_headers()
-            if content_type is None:
-                return False
-            if self._key is not None:
-                self._key.enter(time.monotonic())
+            content_type = self._admit(body)
         except DunnoError:
             return False  # the slow path reports the error
-        self._lane, self._route = lane, route
+        if content_type is None:
+            return False
         is_taken = False
         try:
             is_taken = self._submit(payload_of(body, content_type))
         except CapacityError as error:  # nothing is quicker than to say so here
             is_taken = True
-            lane.inflight.inc()
+            if self._predictor is None:
+                self._open(0.0)
             self.set_exception(error)
         except DunnoError:
             pass
         finally:
-            if not is_taken and self._key is not None:
-                self._key.give_back()  # it will be taken at the gate
+            if not is_taken and self.key is not None:
+                self.key.give_back()  # it will be taken at the gate
         return is_taken
 
+    def _admit(self, body: bytes) -> bytes | None:
+        """Find the route, charge the API key, and return the Content-Type; None: not for us.
+
+        Raises:
+            DunnoError: if the request is refused.
+        """
+        route = self._find_route(self._lane)
+        if route is None or len(body) > self._lane.max_body_bytes:
+            return None
+        content_type = self._read_headers()
+        if content_type is not None and self.key is not None:
+            self.key.enter(time.monotonic())
+        self._route = route
+        return content_type
+
     def _submit(self, payload: Payload) -> bool:
-        predictor, lane = self._route.predictor, self._lane
-        predictor.look_for_room(self._route.patience_s)
+        predictor, timeout_s = self._route.choice.predictor, self._route.timeout_s
+        predictor.look_for_room(timeout_s)
         rows = self._decode(predictor, payload)
         if rows is None:
             return False
-        if lane.traces is not None:
-            self._trace = self._begin_trace(lane, predictor)
-        self._job = predictor.submit(rows, time.monotonic() + self._route.patience_s, self)
+        self._open(self._decode_s)
+        self._job = predictor.submit(rows, time.monotonic() + timeout_s, self)
         if not predictor.runs_at_once:  # otherwise it is done before its deadline is looked at
-            loop = self._protocol.loop
-            self._timer = loop.call_later(self._route.patience_s, predictor.expire, self._job)
-        lane.inflight.inc()
+            self._timer = self._protocol.loop.call_later(timeout_s, predictor.expire, self._job)
         return True
+
+    def _open(self, age_s: float) -> None:
+        self.open(self._protocol.headers, age_s)
+        self.use(self._route.choice)
 
     def _find_route(self, lane: Fastlane) -> Route | None:
         """Return who answers, if the caller may ask him; None if that has to be looked at."""
@@ -228,25 +228,19 @@ class _Exchange:
             return None
         if lane.keys is None:
             return lane.route(self._protocol.url)
-        self._key = lane.keys.find(headers)
-        if self._key is None:
+        self.key = lane.keys.find(headers)
+        if self.key is None:
             return None
         route = lane.route(self._protocol.url)
-        return route if route is not None and self._key.sees(route.predictor.name) else None
-
-    def _begin_trace(self, lane: Fastlane, predictor: Predictor) -> "RequestTrace | None":
-        headers = self._protocol.headers
-        trace = begin_trace(lane.traces, "native", self._request_id, headers, self._decode_s)
-        if trace is not None:
-            trace.describe(predictor.name, predictor.manifest.version)
-        return trace
+        is_seen = route is not None and self.key.sees(route.choice.predictor.name)
+        return route if is_seen else None
 
     def _decode(self, predictor: Predictor, payload: Payload) -> NDArray[np.generic] | None:
         """Return the rows, or None if the slow path has to decode or refuse this body."""
         decoded = decode_light(predictor.decoder, payload)
         if decoded is None:
             return None
-        self._decode_s = time.perf_counter() - self._started_s
+        self._decode_s = self.age_s
         is_whole = not decoded.errors and not decoded.ignored_columns
         return decoded.rows if is_whole and predictor.fits_a_batch(len(decoded.rows)) else None
 
@@ -260,7 +254,7 @@ class _Exchange:
                 request_id = request_id or value
             elif name == b"content-encoding":
                 return None
-        self._request_id = request_id_from(request_id)
+        self.request_id = request_id_from(request_id)
         return content_type
 
     def leave(self) -> None:
@@ -269,8 +263,8 @@ class _Exchange:
             return
         self._finish(0)
         self.disconnected = True
-        self._route.predictor.withdraw(self._job)
-        self._count("cancelled")
+        self._route.choice.predictor.withdraw(self._job)
+        self.record_cancelled()
 
     # --- What the batcher expects of a future -------------------------------------------------
 
@@ -285,7 +279,7 @@ class _Exchange:
     def set_result(self, delivery: Delivery[list[Row]]) -> None:
         """Write the answer."""
         started_s = time.perf_counter()
-        predictor, options, terms, *_ = self._route
+        (predictor, _), options, terms, _ = self._route
         rows = predictor.answers(delivery.outputs, terms)
         failure = rows[0]
         if isinstance(failure, DunnoError) and all(isinstance(row, DunnoError) for row in rows):
@@ -295,25 +289,20 @@ class _Exchange:
         decide_s = decided_s - started_s
         stages = Stages(self._decode_s, delivery.queue_s, delivery.run_s, decide_s)
         prediction = Prediction(rows, terms, stages, (), outcome_of(rows))
-        body = encode(predictor, prediction, options, self._request_id)
-        encoded_s = time.perf_counter()
+        body = encode(predictor, prediction, options, self.request_id)
+        encode_s = time.perf_counter() - decided_s
         self._write(
             200,
             b"content-type: application/json\r\nserver-timing: %b\r\n" % server_timing(stages),
             body,
         )
-        timing = Timing(*stages, encoded_s - decided_s)
-        seconds = time.perf_counter() - self._started_s
-        self._account.count_answered(prediction, seconds, timing)
-        if seconds >= self._lane.slow_s:
-            facts = identity(self._trace, self._key)
-            log_slow(self._request_id, predictor.name, seconds, timing, facts)
+        self.record_answered(prediction, encode_s)
 
     def set_exception(self, error: DunnoError) -> None:
         """Write the failure."""
-        status, headers, body = refusal(error, self._request_id)
+        status, headers, body = refusal(error, self.request_id)
         self._write(status, header_lines(headers), body)
-        self._count(OUTCOME[status], status)
+        self.record_refused(error)
 
     # ------------------------------------------------------------------------------------------
 
@@ -329,8 +318,8 @@ class _Exchange:
                 _default_lines(protocol.server_state.default_headers),
                 lines,
                 len(body),
-                self._request_id.encode(),
-                _SAFE if self._trace is None else _SAFE + header_lines([self._trace.header]),
+                self.request_id.encode(),
+                _SAFE if self.trace is None else _SAFE + header_lines([self.trace.header]),
                 b"" if self.keep_alive else b"connection: close\r\n",
                 body,
             )
@@ -342,19 +331,11 @@ class _Exchange:
 
     def _finish(self, status: int) -> None:
         self.response_complete = True
-        self._lane.inflight.dec()
+        self.close()
         if self._timer is not None:
             self._timer.cancel()
-        if self._key is not None:
-            self._key.leave(status, time.perf_counter() - self._started_s)
-
-    def _count(self, outcome: str, status: int = 0) -> None:
-        seconds = time.perf_counter() - self._started_s
-        self._account.count_failed(outcome, seconds, status)
-
-    @property
-    def _account(self) -> Account:
-        return Account(self._route.predictor.metrics, self._route.windows, self._trace)
+        if self.key is not None:
+            self.key.leave(status, self.age_s)
 
 
 class _Lines:

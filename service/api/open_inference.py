@@ -18,6 +18,7 @@ from service.api.calls import (
     Reception,
     Resources,
     json_response,
+    plain_errors,
     refusal,
     timing_headers,
     wrong_method,
@@ -51,7 +52,7 @@ class OpenInference:
 
     def __init__(self, resources: Resources) -> None:
         self._catalogue = resources.catalogue
-        self._reception = Reception("v2", resources, STATUSES)
+        self._reception = Reception("v2", resources, plain_errors(STATUSES))
         self._pages: dict[str, Callable[[Catalogue], Response]] = {
             "/v2": server_metadata,
             "/v2/": server_metadata,

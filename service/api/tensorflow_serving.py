@@ -20,6 +20,7 @@ from service.api.calls import (
     Reception,
     Resources,
     json_response,
+    plain_errors,
     refusal,
     wrong_method,
 )
@@ -75,7 +76,7 @@ class TensorFlowServing:
 
     def __init__(self, resources: Resources) -> None:
         self._catalogue = resources.catalogue
-        self._reception = Reception("v1", resources, STATUSES)
+        self._reception = Reception("v1", resources, plain_errors(STATUSES))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; see the ASGI specification."""

@@ -584,7 +584,9 @@ class ModelMetrics(RequestMetrics):
         self._info: tuple[str, ...] = ()
 
     def of_protocol(self, protocol: str) -> RequestMetrics:
-        """Return the series of requests that come by another protocol than our own."""
+        """Return the series of requests that come by a protocol, ours included."""
+        if protocol == self.protocol:
+            return self
         if protocol not in self._protocols:
             self._protocols[protocol] = RequestMetrics(self._metrics, *self._names, protocol)
         return self._protocols[protocol]

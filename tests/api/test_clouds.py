@@ -8,7 +8,6 @@ import pytest
 from bundles import fruit_bundle, picture_bundle, write_catalogue
 from starlette.applications import Starlette
 
-from service.api.calls import Resources
 from service.api.fastlane import Fastlane
 from service.api.middleware import RequestIds
 from service.api.protocols import protocol_routes
@@ -30,8 +29,7 @@ def connect(
 ) -> httpx.AsyncClient:
     app = Starlette()
     lane = Fastlane(RequestIds(app), catalogue, settings, metrics)
-    resources = Resources(catalogue, settings, metrics, lane.decoders, lane.body_limits)
-    app.router.routes.extend(protocol_routes(resources, lane, environment))
+    app.router.routes.extend(protocol_routes(lane.resources, lane, environment))
     return httpx.AsyncClient(transport=httpx.ASGITransport(lane), base_url="http://test")
 
 
