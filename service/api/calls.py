@@ -1,7 +1,4 @@
-"""Requests of protocols that are not ours: limits, deadlines, departures and counting as on ours.
-
-`Fastlane` does the same for the native route, where microseconds count; here clarity does.
-"""
+"""The slow path: an ASGI request of any protocol, with its body, deadline and error handling."""
 
 import asyncio
 import logging
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
     from service.telemetry.spans import Traces
 
 _NOT_READ = (b"content-type", b"content-encoding")
-"""Headers of which clients of these protocols send none, or the wrong one."""
+"""Headers that clients of these protocols leave out or set wrongly."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +44,7 @@ Read = TypeVar("Read")
 
 
 class Resources(NamedTuple):
-    """What every protocol is served from."""
+    """Parts of the service that all protocols share."""
 
     catalogue: Catalogue
     settings: Settings
@@ -81,7 +78,7 @@ class Call(Exchange):
         self.catalogue = seen_by(scope, resources.catalogue)
         self.departure = Departure(receive)
         self.not_found_text = ""
-        """What is said of a model that there is not; nothing: what the catalogue says."""
+        """Error text for a model that is not served; empty: the catalogue's own."""
 
         self.max_body_bytes = resources.body_limits.max_bytes
         self._body_limits = resources.body_limits
@@ -109,7 +106,7 @@ class Call(Exchange):
         return predictor
 
     def close(self) -> None:
-        """Need the model and the body no more."""
+        """Release the model and the memory of the body."""
         if self._predictor is not None:
             self._predictor.release()
             self._predictor = None
@@ -166,7 +163,7 @@ class Call(Exchange):
     async def predict(
         self, predictor: Predictor, decoded: Decoded, terms: Terms, deadline_s: float
     ) -> Judged:
-        """Return a verdict for each row; these protocols have no place for a row's error.
+        """Return a verdict for each row; these protocols cannot report an error of a single row.
 
         Raises:
             ClientError: of the first row that could not be read.
@@ -229,7 +226,7 @@ WriteError: TypeAlias = Callable[[Call, DunnoError | None], Response]
 
 
 class Reception:
-    """Answers the requests of one protocol, whatever becomes of them."""
+    """Answers the requests of one protocol: runs a handler and records how the request ended."""
 
     def __init__(self, protocol: str, resources: Resources, write_error: WriteError) -> None:
         """Look up what requests need, by the name of the protocol in metrics."""

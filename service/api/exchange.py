@@ -1,6 +1,6 @@
-"""One request that may predict, from its head to its end: the same for both doors, all protocols.
+"""One request that may predict, from its head to its end, on both paths and in every protocol.
 
-Whatever is counted, traced or logged of such a request is written here, and only here.
+Metrics, trace, slow-request log and access log of such a request are written here and nowhere else.
 """
 
 import logging

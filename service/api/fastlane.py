@@ -1,4 +1,4 @@
-"""The native route, POST /predict/{model}, in front of FastAPI; and what both doors to it share.
+"""The native route, POST /predict/{model}, in front of FastAPI, with what both paths to it share.
 
 The same route through a framework costs twice the time of everything else together (figures in
 `load_tests/README.md`).
@@ -35,16 +35,16 @@ PROTOCOL = "native"
 """Its name in metrics and traces."""
 
 MOST_ROUTES = 1024
-"""So many targets of requests, query string included, are remembered."""
+"""Maximum number of request targets, query string included, that are cached."""
 
 LONGEST_ROUTE_BYTES = 256
-"""Longer ones are looked at each time: callers choose them, and we would keep them."""
+"""Longer targets are not cached: clients control them and could pin memory."""
 
 _is_plain = re.compile(rb"[A-Za-z0-9_./?&=-]*").fullmatch
 
 
 class Route(NamedTuple):
-    """What the target of a predict request stands for."""
+    """What the target of a predict request asks for."""
 
     choice: Choice
     options: Options
@@ -54,7 +54,7 @@ class Route(NamedTuple):
 
 
 class Fastlane:
-    """Answers predict requests itself and leaves everything else to the app behind it."""
+    """Answers predict requests, and passes all other requests to the app."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Fastlane:
         return _response(200, headers, body, b"application/json")
 
     def route(self, url: bytes) -> Route | None:
-        """Return who answers the target of a request, and how; None if it has to be looked at.
+        """Return the route of a request target; None if only the slow path can tell.
 
         Raises:
             ClientError: if there is no such model or its terms cannot be met.
@@ -149,9 +149,7 @@ class Fastlane:
     def _choose(self, catalogue: Catalogue, path: str, options: Options) -> Choice:
         choice = catalogue.choose(path[len(PREFIX) :], options.version, options.alias)
         if self._timeout_s(options) < self.context.timeout_s:
-            return Choice(
-                choice.predictor
-            )  # a canary is not judged by timeouts that clients choose
+            return Choice(choice.predictor)  # clients' timeouts say nothing about a canary
         return choice
 
     def _timeout_s(self, options: Options) -> float:

@@ -1,14 +1,13 @@
-"""The common case of a predict request, answered where its bytes arrive: no scope, task or message.
+"""The fast path: common predict requests, answered in the connection's callback, without ASGI.
 
-A protocol of uvicorn that looks at each POST below `/predict/`. If it is there in one piece, plain
-to decode, and there is room to run it, the model's answer is written straight to the socket. In
-every other case (a body in pieces, an option or a header that is rare, rows that cannot be read, a
-stopping server) the same bytes go the way of all requests, through `Fastlane`, as if nobody had
-looked at them. So there is one place for errors, and this one can only be quicker. Want of capacity
-is told here: when there is too much to do, saying no must cost least of all.
+A protocol class of uvicorn. It handles a POST below `/predict/` itself if the whole request arrived
+at once, is quick to decode, and can be queued. The answer is written straight to the socket. All
+other requests (a body in pieces, a rare option or header, rows that cannot be read, a stopping
+server) go through `Fastlane`, the slow path, with the same bytes. So errors are worded in one place
+only, except for a full queue: under overload a refusal must be cheap.
 
-Sketched as the fastest design in our comparison (`load_tests/README.md`): Python spends more time
-on carrying a small request through ASGI than on answering it.
+Python spends more time on carrying a small request through ASGI than on answering it
+(`load_tests/README.md`).
 """
 
 import asyncio
@@ -42,16 +41,16 @@ _SAFE = header_lines(SAFE_HEADERS)
 
 
 class HotProtocol(GuardedProtocol):
-    """One connection to the service, where common requests are answered at once."""
+    """A connection on which common predict requests take the fast path."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lane = _lane_of(self.app)
-        # Pieces of the body of a request that may be answered here; None: it is not for us.
+        # Pieces of the body of a request that may take the fast path; None: it takes the slow one.
         self._held: list[bytes] | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; a request of which more has to come is not for us."""
+        """Parse what arrived; a request that is not complete takes the slow path."""
         super().data_received(data)
         if self._held is not None and not self.transport.is_closing():
             try:
@@ -60,7 +59,7 @@ class HotProtocol(GuardedProtocol):
                 self._refuse(refused)
 
     def on_headers_complete(self) -> None:
-        """Hold the request back if it may be answered here."""
+        """Hold the request back if it may take the fast path."""
         self.close_head()
         if (
             self._lane is not None
@@ -87,7 +86,7 @@ class HotProtocol(GuardedProtocol):
             self._unseen_bytes = max(0, unseen_bytes)
 
     def on_message_complete(self) -> None:
-        """Answer the request, or let it go the way of all requests."""
+        """Answer the request, or hand it to the slow path."""
         if self._held is None or self._lane is None:
             super().on_message_complete()
             return
@@ -98,18 +97,18 @@ class HotProtocol(GuardedProtocol):
         try:
             is_taken = exchange.begin(body)
         except Exception:
-            log.exception("a request was not understood here")
+            log.exception("fast path failed; the slow path answers")
             is_taken = False
         if is_taken:
             self._held = None
-            # Whoever comes behind it on this connection has to wait.
+            # The next request of this connection waits for its answer.
             self.cycle = self.answered = exchange
         else:
             self._let_go()
             super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the rows of a caller who hung up out of the queue."""
+        """Take the rows out of the queue: the client closed the connection."""
         if isinstance(self.answered, _Exchange):
             self.answered.leave()
         super().connection_lost(exc)
@@ -119,7 +118,7 @@ class HotProtocol(GuardedProtocol):
         super()._refuse(refused)
 
     def _let_go(self) -> None:
-        """Begin as uvicorn would have, with what was held back."""
+        """Hand the request to the slow path, with the pieces that were held back."""
         held, self._held = self._held or [], None
         self.begin()
         for piece in held:
@@ -127,21 +126,21 @@ class HotProtocol(GuardedProtocol):
 
 
 def _lane_of(app: object) -> Fastlane | None:
-    """Return what stands behind gate and CORS, if it may be answered for here."""
+    """Return the service behind authentication and CORS; None if the fast path is off."""
     while isinstance(app, Gate | Cors):
         app = app.app
     return app if isinstance(app, Fastlane) and app.may_be_hot else None
 
 
 class _Nobody:
-    """Stands where uvicorn keeps an event that a request waits for; here none does."""
+    """In place of the event that uvicorn sets; nothing waits for it here."""
 
     def set(self) -> None:
-        """Wake nobody."""
+        """Do nothing."""
 
 
 class _Exchange(Exchange):
-    """A request that is answered here: to uvicorn a cycle, to the batcher a receiver."""
+    """A request on the fast path: a cycle for uvicorn, a receiver for the batcher."""
 
     __slots__ = (
         "_decode_s",
@@ -168,7 +167,7 @@ class _Exchange(Exchange):
         self.disconnected = False
 
     def begin(self, body: bytes) -> bool:
-        """Submit the rows of a body; if False, this is not for us and nothing has happened."""
+        """Queue the rows of a body; False: the slow path has to answer, and nothing was changed."""
         try:
             content_type = self._admit(body)
         except DunnoError:
@@ -178,7 +177,7 @@ class _Exchange(Exchange):
         is_taken = False
         try:
             is_taken = self._submit(payload_of(body, content_type))
-        except CapacityError as error:  # nothing is quicker than to say so here
+        except CapacityError as error:  # refused here: it has to be cheap under overload
             is_taken = True
             if self._predictor is None:
                 self._open(0.0)
@@ -186,12 +185,19 @@ class _Exchange(Exchange):
         except DunnoError:
             pass
         finally:
-            if not is_taken and self.key is not None:
-                self.key.give_back()  # it will be taken at the gate
+            if not is_taken:
+                self._undo()
         return is_taken
 
+    def _undo(self) -> None:
+        """Leave the request to the slow path, which opens it and charges the API key again."""
+        if self._predictor is not None:
+            self.close()
+        if self.key is not None:
+            self.key.give_back()
+
     def _admit(self, body: bytes) -> bytes | None:
-        """Find the route, charge the API key, and return the Content-Type; None: not for us.
+        """Find the route, charge the API key, and return the Content-Type; None: slow path.
 
         Raises:
             DunnoError: if the request is refused.
@@ -222,7 +228,7 @@ class _Exchange(Exchange):
         self.use(self._route.choice)
 
     def _find_route(self, lane: Fastlane) -> Route | None:
-        """Return who answers, if the caller may ask him; None if that has to be looked at."""
+        """Return the route, if the API key may use it; None: the slow path has to decide."""
         headers = self._protocol.headers
         if lane.has_origins and header(headers, b"origin"):
             return None
@@ -258,7 +264,7 @@ class _Exchange(Exchange):
         return content_type
 
     def leave(self) -> None:
-        """The caller hung up."""
+        """Cancel it: the client closed the connection."""
         if self.response_complete:
             return
         self._finish(0)
@@ -269,11 +275,11 @@ class _Exchange(Exchange):
     # --- What the batcher expects of a future -------------------------------------------------
 
     def done(self) -> bool:
-        """Whether nothing is needed any more."""
+        """Whether it has its answer, or needs none any more."""
         return self.response_complete
 
     def cancelled(self) -> bool:
-        """Whether the caller hung up."""
+        """Whether the client closed the connection."""
         return self.disconnected
 
     def set_result(self, delivery: Delivery[list[Row]]) -> None:
