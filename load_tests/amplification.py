@@ -274,6 +274,8 @@ def _of_http() -> Iterator[tuple[str, bytes]]:
     yield "path of slashes", request("/" * 30_000, body)
     yield "path of escapes", request("/predict/" + "%41" * 10_000, body)
     yield "headers", request("/predict/iris", body, headers=b"a: b\r\n" * 95)
+    hosts = b"Host: a\r\nHost: b\r\n" * 1600
+    yield "Host headers", request("/predict/iris", body, headers=hosts)
     yield "long header", request("/predict/iris", body, headers=b"a: " + b"b" * 30_000 + b"\r\n")
     names = "Accept Accept-Encoding Content-Encoding traceparent Cookie Forwarded Authorization"
     for name in f"{names} X-Request-ID Origin Access-Control-Request-Headers".split():

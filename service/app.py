@@ -39,7 +39,7 @@ from service.api.problems import MEDIA_TYPE, problem, refusal
 from service.api.protocols import protocol_routes
 from service.api.stopping import Stopping
 from service.errors import BundleError, DunnoError, LoadTimedOut
-from service.leaving import end_process, sigterm_ends
+from service.leaving import end_process
 from service.memory import give_large_blocks_back
 from service.prediction import Catalogue, Reloader, load_catalogue
 from service.prediction.loading import runtime_threads
@@ -78,8 +78,7 @@ def create_worker() -> ASGIApp:
     settings = read_settings()
     configure_logs(settings.log_level)
     try:
-        with sigterm_ends():
-            return create_app(settings)
+        return create_app(settings)
     except (BundleError, SettingsInvalid) as error:
         log.critical(str(error))
         if isinstance(error, LoadTimedOut):

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import uvicorn
 from uvicorn.supervisors.multiprocess import Process
 
+from service.leaving import sigterm_ends
+
 MOST_LOOKS = 1000
 QUIET_LOOKS = 5
 """So many times in a row nothing waits before the server stops to listen: by then, connections that
@@ -44,6 +46,20 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class WorkerServer(DrainingServer):
+    """The server of a worker process."""
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load the models, then serve.
+
+        uvicorn loads the app after it has captured signals, so that SIGTERM had to wait for the end
+        of a load. A load may hang.
+        """
+        with sigterm_ends():
+            self.config.load()
+        super().run(sockets)
+
+
 class WorkerProcess(Process):
     """A worker process of such a server."""
 
@@ -51,7 +67,7 @@ class WorkerProcess(Process):
     def server(self) -> uvicorn.Server:
         """The server of this process, made when it is first asked for."""
         if self._server is None:
-            self._server = DrainingServer(self.config)
+            self._server = WorkerServer(self.config)
         return self._server
 
 

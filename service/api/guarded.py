@@ -77,7 +77,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._hosts = 0
         self._host = b""
         self._codings: list[bytes] = []
+        # What came since the first byte of the head, at least; behind the last request line in it.
         self._latest = b""
+        self._line_end = 0
+        self._surplus_headers = 0
         self._half_closed_timer: asyncio.TimerHandle | None = None
         self._head_timeout_s = self._limits.header_timeout_s
         # Nothing more is read, and this is said behind the last answer.
@@ -131,7 +134,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """Parse what came, within the limits."""
         if self._last_words is not None:
             return
-        self._latest = self._latest + data if self._is_in_head else data
+        if self._is_in_head:
+            self._latest += data
+        else:
+            self._latest, self._line_end = data, 0
         try:
             self._feed(data)
         except Refused as refused:
@@ -149,10 +155,13 @@ class GuardedProtocol(HttpToolsProtocol):
         fed = 0
         for piece in self._pieces(data):
             self._unseen_bytes += len(piece)
+            rest: bytes | None = None
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as wish:
-                self._stay_as_it_is(data[fed + wish.args[0] :])
+                rest = data[fed + wish.args[0] :]
+            if rest is not None:  # not in the handler: exceptions would get its context
+                self._stay_as_it_is(rest)
                 return
             fed += len(piece)
             if self._unseen_bytes > self._limits.max_header_bytes:
@@ -224,7 +233,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._is_in_head = True
-        self._hosts, self._codings = 0, []
+        self._hosts, self._codings, self._surplus_headers = 0, [], 0
         self._due_s = math.inf
         if len(self.pipeline) >= MOST_PIPELINED:
             detail = f"more than {MOST_PIPELINED} requests of one connection waited for answers"
@@ -234,10 +243,14 @@ class GuardedProtocol(HttpToolsProtocol):
         """Keep a header; a trailer comes too late to say anything."""
         if not self._is_in_head:
             return
+        if len(self.headers) >= self._limits.max_headers:
+            self._surplus_headers += 1  # counted only: the head is refused
+            return
         name = name.lower()
         if name == b"host":
             self._hosts += 1
-            if value != self._host:  # mostly it is that of the last request
+            # Mostly it is that of the last request; a second one is refused anyway.
+            if value != self._host and self._hosts == 1:
                 check_host(value)
                 self._check_safe(value)
                 self._host = value
@@ -266,19 +279,21 @@ class GuardedProtocol(HttpToolsProtocol):
             Refused: if it is not.
         """
         self._is_in_head = False
-        if len(self.headers) > self._limits.max_headers:
+        if self._surplus_headers:
             cap = self._limits.max_headers
-            detail = f"the request has {len(self.headers):,} headers, more than the cap of {cap:,}"
+            headers = cap + self._surplus_headers
+            detail = f"the request has {headers:,} headers, more than the cap of {cap:,}"
             raise Refused(431, "header_count", detail)
         cap = self._limits.max_header_bytes
-        if self._unseen_bytes > cap and self._head_bytes() > cap:
+        if len(self._latest) > cap and self._head_bytes() > cap:
             raise self._too_large()
         # What came behind a head may be an extension, where there are chunks.
         behind_bytes = self._unseen_bytes - self._head_bytes() if self._codings else 0
         self._unseen_bytes = max(0, behind_bytes)
         version = self.parser.get_http_version()
         check_head(version, self.url, self._hosts, self._codings)
-        check_name(self.url, self._latest)
+        method = self.parser.get_method()
+        self._line_end = check_name(method, self.url, self._latest, self._line_end)
         if version == "1.0":
             self.expect_100_continue = False
         if self._is_surplus and self.url.partition(b"?")[0] not in self._doorway.probes:

@@ -42,20 +42,28 @@ def check_head(version: str, target: bytes, hosts: int, codings: Sequence[bytes]
         _check_codings(version, codings)
 
 
-def check_name(target: bytes, came: bytes) -> None:
-    """See that a request is one of HTTP: the parser passes two other protocols for it.
+def check_name(method: bytes, target: bytes, came: bytes, start: int) -> int:
+    """Check that a request is one of HTTP: the parser also passes RTSP and ICE.
 
     Args:
+        method: of the request line.
         target: of the request line.
-        came: what has come since the first byte of the head, at least.
+        came: what arrived since the first byte of the head, at least.
+        start: where in `came` the request line is looked for: after that of the request before.
+
+    Returns:
+        Where the target ends in `came`.
 
     Raises:
         Refused: with 400.
     """
-    if target + b" HTTP/1." not in came:
-        line = came[came.find(target) :].partition(b"\r")[0]
-        got = line[len(target) :].strip()[:_CLIP].decode("latin-1")
+    line = b"%b %b" % (method, target)
+    at = came.find(line + b" HTTP/1.", start)
+    if at < 0:
+        found = came[max(0, came.find(line, start)) :].partition(b"\r")[0]
+        got = found[len(line) :].strip()[:_CLIP].decode("latin-1")
         raise _malformed(f"expected HTTP/1.1 or HTTP/1.0 behind one blank, got {got!r}")
+    return at + len(line)
 
 
 def check_host(value: bytes) -> None:

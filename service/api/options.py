@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from service.errors import OptionInvalid
+from service.inputs.numbers import read_decimal
 
 OPTIONS = {
     "version": "a version that is served",
@@ -91,7 +92,7 @@ def _number(values: dict[str, str], name: str, maximum: float) -> float | None:
     if name not in values:
         return None
     try:
-        number = float(values[name])
+        number = read_decimal(values[name])
     except ValueError:
         number = math.nan
     if not 0 < number <= maximum or math.isinf(number):

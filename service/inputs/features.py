@@ -15,7 +15,13 @@ from service.inputs.csv_reader import (
     is_missing,
     read_table,
 )
-from service.inputs.numbers import check_number, quick_rows, read_instances, shown
+from service.inputs.numbers import (
+    check_number,
+    quick_rows,
+    read_decimal,
+    read_instances,
+    shown,
+)
 from service.inputs.payload import (
     LIGHT_BYTES,
     LIGHT_VALUES,
@@ -249,8 +255,7 @@ def _number_of_cell(cell: str, field: FeatureField, line: str) -> float:
     if field.nullable and is_missing(cell):
         return math.nan
     try:
-        # With `_` between digits it is a number to Python, and to nobody else.
-        number = float(cell if "_" not in cell else "?")
+        number = read_decimal(cell)
     except ValueError:
         word = BOOLEANS.get(cell.lower())
         if word is None:

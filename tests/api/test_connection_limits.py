@@ -120,6 +120,11 @@ def refused(connection: Connection, address: str, cause: str, before: float) -> 
         pytest.param([b"GET /" + b"x" * 3000 + b" HTTP/1.1\r\n\r\n"], id="a long target"),
         pytest.param([b"\r\n" * 1500], id="nothing but ends of lines"),
         pytest.param([request() + HEAD + b"X: " + b"x" * 400_000], id="behind another"),
+        pytest.param([request() + HEAD + b"X: " + b"x" * 3000 + b"\r\n\r\n"], id="both at once"),
+        pytest.param(
+            [request() + HEAD + b"".join(b"X-%d: %0300d\r\n" % (n, n) for n in range(9)) + b"\r\n"],
+            id="both at once, several headers",
+        ),
         pytest.param(
             [HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX: " + b"x" * 400_000],
             id="behind a body",
@@ -316,6 +321,25 @@ def test_request_with_a_body_that_wishes_for_another_protocol_is_answered_by_thi
     assert [connection.response()[0] for _ in range(4)] == [200] * 4
 
 
+@pytest.mark.parametrize(
+    ("behind", "status", "cause"),
+    [
+        pytest.param(HEAD + b"Transfer-Encoding: x\r\n\r\n", 501, "malformed", id="coding"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421, "host", id="host"),
+        pytest.param(HEAD + b"X: 1\r\n" * 40 + b"\r\n", 431, "header_count", id="headers"),
+        pytest.param(HEAD + b"X: " + b"x" * 3000 + b"\r\n\r\n", 431, "header_size", id="size"),
+    ],
+)
+def test_refusal_behind_a_wish_for_another_protocol_says_what_it_would_say_without(
+    connection: Connection, behind: bytes, status: int, cause: str
+) -> None:
+    connection.send(request(Connection="Upgrade", Upgrade="x") + behind)
+
+    assert connection.response()[0] == 200
+    answered, _, content = connection.response()
+    assert (answered, content["type"]) == (status, f"urn:dunno:{cause}")
+
+
 def test_target_that_is_no_path_is_not_found(connection: Connection) -> None:
     connection.send(b"OPTIONS * HTTP/1.1\r\nHost: dunno\r\n\r\n")
 
@@ -505,6 +529,18 @@ def test_body_of_many_small_chunks_is_read(connection: Connection) -> None:
             400,
             id="RTSP, hot",
         ),
+        pytest.param(
+            b"GET /readyz RTSP/1.0\r\nHost: a\r\nX: /readyz HTTP/1.1\r\n\r\n",
+            400,
+            id="RTSP, with a header like HTTP",
+        ),
+        pytest.param(
+            b"GET / RTSP/1.0\r\nHost: a\r\nReferer: http://a/ HTTP/1.1\r\n\r\n",
+            400,
+            id="RTSP, with a referer like HTTP",
+        ),
+        pytest.param(b"DESCRIBE /readyz RTSP/1.1\r\nHost: a\r\n\r\n", 400, id="DESCRIBE"),
+        pytest.param(b"SOURCE /readyz ICE/1.0\r\nHost: a\r\n\r\n", 400, id="ICE"),
         pytest.param(b"GET /readyz HTTP/1.1\r\nHost: a b\r\n\r\n", 400, id="a host that is none"),
         pytest.param(b"GET /readyz\r\n\r\n", 400, id="no version"),
         pytest.param(b"GET /readyz#a HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="fragment"),
@@ -533,6 +569,12 @@ def test_head_that_a_server_must_refuse_ends_the_connection(
     assert (answered, content["type"]) == (status, "urn:dunno:malformed")
     assert headers["connection"] == "close"
     assert connection.is_closed()
+
+
+def test_request_of_another_protocol_behind_one_of_http_is_refused(connection: Connection) -> None:
+    connection.send(READY + b"GET /readyz RTSP/1.0\r\nHost: a\r\n\r\n")
+
+    assert [connection.response()[0] for _ in range(2)] == [200, 400]
 
 
 @pytest.mark.parametrize("name", ["RTSP/1.0", "RTSP/1.1"])

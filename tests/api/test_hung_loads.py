@@ -131,7 +131,7 @@ def test_parent_of_workers_that_hang_at_the_start_stops_soon_after_a_hangup(mode
         time.sleep(1)  # the parent looks at its signals twice a second
         process.terminate()
         try:
-            assert process.wait(5) == 0
+            assert process.wait(10) == 0
         finally:
             process.kill()
 

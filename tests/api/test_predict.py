@@ -367,6 +367,14 @@ PROBLEMS = [
     pytest.param(
         "/predict/fruit?deadline_ms=soon", {}, b"{}", 422, "option_invalid", "soon", id="soon"
     ),
+    *(
+        pytest.param(
+            *(f"/predict/fruit?{name}={value}", {}, b"{}", 422, "option_invalid", name),
+            id=f"{name}={value}",
+        )
+        for name in ("deadline_ms", "max_error", "min_confidence")
+        for value in ("0.0_1", "%D9%A1", "0x1")
+    ),
     pytest.param(
         "/predict/fruit?max_error=nan", {}, b"{}", 422, "option_invalid", "max_error", id="nan"
     ),

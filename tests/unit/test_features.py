@@ -137,11 +137,14 @@ def test_csv_names_line_and_column_of_a_bad_cell(decoder: FeatureDecoder) -> Non
     assert "finite" in found[4]
 
 
-def test_cell_is_no_number_because_python_would_take_it_for_one(decoder: FeatureDecoder) -> None:
-    decoded = decoder.decode(as_csv("pH,sugar,age\n1_0,1,1\n"))
+@pytest.mark.parametrize("cell", ["1_0", "\u0661", "\uff11"])
+def test_cell_is_no_number_because_python_would_take_it_for_one(
+    decoder: FeatureDecoder, cell: str
+) -> None:
+    decoded = decoder.decode(as_csv(f"pH,sugar,age\n{cell},1,1\n"))
 
     assert str(decoded.errors[0]) == (
-        "line 2, column 'pH': expected a number, got the string '1_0'"
+        f"line 2, column 'pH': expected a number, got the string '{cell}'"
     )
 
 

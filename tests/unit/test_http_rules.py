@@ -85,10 +85,12 @@ def test_host_that_is_none_is_refused(value: bytes) -> None:
 
 
 def test_request_of_another_protocol_is_refused_by_its_name() -> None:
-    check_name(b"/a", b"GET /a HTTP/1.1\r\n")
+    came = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /a RTSP/1.1\r\nX: /a HTTP/1.1\r\n"
+    end = check_name(b"GET", b"/a", came, 0)
 
+    assert end == len(b"GET /a")
     with pytest.raises(Refused, match=r"got 'RTSP/1\.1'"):
-        check_name(b"/a", b"GET /a RTSP/1.1\r\nX: b HTTP/1.1\r\n")
+        check_name(b"GET", b"/a", came, end)
 
 
 @pytest.mark.parametrize(
