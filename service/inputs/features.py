@@ -202,7 +202,10 @@ class FeatureDecoder:
     ) -> NDArray[np.generic]:
         place = f"line {line_number}"
         if len(line) != width:
-            raise InputInvalid(place, f"{width} cells, as the header has", str(len(line)))
+            got = str(len(line))
+            if any("\n" in cell or "\r" in cell for cell in line):
+                got += ", one of them over several lines (a quote that is not closed?)"
+            raise InputInvalid(place, f"{width} cells, as the header has", got)
         numbers = [
             _number_of_cell(line[at].strip(), field, place)
             for at, field in zip(places, self._fields, strict=True)

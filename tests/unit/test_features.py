@@ -137,6 +137,15 @@ def test_csv_names_line_and_column_of_a_bad_cell(decoder: FeatureDecoder) -> Non
     assert "finite" in found[4]
 
 
+def test_quote_that_is_not_closed_is_named(decoder: FeatureDecoder) -> None:
+    decoded = decoder.decode(as_csv('pH,sugar,age\n5,"3\n,1,0\n4,3,1\n'))
+
+    assert str(decoded.errors[0]) == (
+        "line 4: expected 3 cells, as the header has, got 2, one of them over several lines "
+        "(a quote that is not closed?)"
+    )
+
+
 @pytest.mark.parametrize("cell", ["1_0", "\u0661", "\uff11"])
 def test_cell_is_no_number_because_python_would_take_it_for_one(
     decoder: FeatureDecoder, cell: str
