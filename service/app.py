@@ -126,7 +126,6 @@ def compose(
     workers, traces, _ = process
     reloader = Reloader(catalogue, settings, metrics)
     keys = _read_keys(settings, metrics, reloader)
-    sides = _side_addresses(catalogue, reloader, settings, metrics, process)
     stall_s = settings.max_stall_ms / 1000
     heartbeat = Heartbeat(metrics.event_loop_lag, stall_s, usable_cores())
 
@@ -178,6 +177,7 @@ def compose(
     app.state.metrics = metrics
     app.state.workers = workers
     fastlane = Fastlane(RequestIds(app), catalogue, settings, metrics, traces)
+    sides = _side_addresses(reloader, fastlane, process)
     app.router.routes.extend(protocol_routes(fastlane.resources, fastlane, os.environ))
     pages = page_routes(has_playground=settings.playground, has_reference=settings.docs_page)
     app.router.routes.extend([*pages, _documents(catalogue, settings).route])
@@ -205,15 +205,11 @@ def _read_keys(settings: Settings, metrics: Metrics, reloader: Reloader) -> Keys
     return keys
 
 
-def _side_addresses(
-    catalogue: Catalogue,
-    reloader: Reloader,
-    settings: Settings,
-    metrics: Metrics,
-    process: Process,
-) -> SideAddresses:
+def _side_addresses(reloader: Reloader, fastlane: Fastlane, process: Process) -> SideAddresses:
     """Return the servers of the admin and the metrics address."""
+    catalogue, settings, metrics, *_ = fastlane.resources
     has_keys = settings.keys is not None
+    unsent = fastlane.doorway.unsent
     sides = []
     for name, bound in process.sides.items():
         if name == "admin":
@@ -221,7 +217,7 @@ def _side_addresses(
         else:
             app = probes.create_metrics(catalogue, metrics, process.workers, has_keys=has_keys)
             host = settings.metrics_host
-        sides.append(SideAddress(name, app, bound, Doorway(settings, metrics, host)))
+        sides.append(SideAddress(name, app, bound, Doorway(settings, metrics, host, unsent)))
     return SideAddresses(sides)
 
 

@@ -36,7 +36,7 @@ class MemoryPlan(NamedTuple):
     """Decoding, in all threads; see `service.inputs.budget.ByteBudget`."""
 
     unsent_bytes: int
-    """Answers that clients do not read; see `service.api.doorway.Doorway`."""
+    """Answers that clients do not read; see `service.api.unsent.UnsentAnswers`."""
 
 
 def plan_memory(settings: Settings, usable_bytes: int, resident_bytes: int) -> MemoryPlan:

@@ -127,7 +127,7 @@ async def predict(call: Call, model: str) -> Response:
             content["verdicts"] = verdicts(judged, predictor, options)
         return json_response(content, judged=judged)
 
-    return await offload(len(judged.answers), answered)
+    return await offload(len(judged.answers), answered, deadline_s)
 
 
 def _overrides(parameters: dict[str, object]) -> dict[str, Any]:

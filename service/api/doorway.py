@@ -57,13 +57,20 @@ class ConnectionLimits(NamedTuple):
 class Doorway:
     """The limits of connections in force, and what is counted of them."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, host: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        host: str | None = None,
+        unsent: UnsentAnswers | None = None,
+    ) -> None:
         """Apply the settings to one address.
 
         Args:
             settings: with the limits.
             metrics: to count in.
             host: address that the server listens on; None: that of the models.
+            unsent: memory budget that it shares with other addresses; None: one of its own.
         """
         self.limits = ConnectionLimits(
             max_connections=fitting_connections(settings.max_connections),
@@ -87,7 +94,7 @@ class Doorway:
         self._rejections = metrics.connection_rejections
         self._connections_by_peer: dict[str, int] = {}
         self.open_connections: Collection[Connection] = ()
-        self.unsent = UnsentAnswers(
+        self.unsent = unsent or UnsentAnswers(
             plan_process_memory(settings).unsent_bytes,
             partial(self.count_rejection, "unsent_answers"),
         )

@@ -120,7 +120,9 @@ class Fastlane:
         prediction = await call.predict_payload(predictor, payload, terms, deadline_s)
         del payload  # its memory is free while the answer is written
         body = await offload(
-            len(prediction.rows), lambda: encode(predictor, prediction, options, call.request_id)
+            len(prediction.rows),
+            lambda: encode(predictor, prediction, options, call.request_id),
+            deadline_s,
         )
         headers = [(b"server-timing", server_timing(prediction.stages))]
         return _response(200, headers, body, b"application/json")

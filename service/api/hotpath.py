@@ -219,8 +219,8 @@ class _Exchange(Exchange):
             return False
         self._open(self._decode_s)
         self._job = predictor.submit(rows, time.monotonic() + timeout_s, self)
-        if not predictor.runs_at_once:  # otherwise it is done before its deadline is looked at
-            self._timer = self._protocol.loop.call_later(timeout_s, predictor.expire, self._job)
+        # Also for a quick model: a large request may run first, in a thread, and hang there.
+        self._timer = self._protocol.loop.call_later(timeout_s, predictor.expire, self._job)
         return True
 
     def _open(self, age_s: float) -> None:

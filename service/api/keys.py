@@ -99,7 +99,7 @@ def read_key_file(path: Path) -> KeyFile:
         return KeyFile.model_validate(read_toml(path))
     except OSError as error:
         message = f"{path}: cannot be read ({error.strerror}); set DUNNO_KEYS to a file of keys"
-        raise KeysInvalid(message) from None
+        raise KeysInvalid(message) from error
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "keys"

@@ -232,7 +232,7 @@ async def infer(call: Call, model: str, version: str | None) -> Response:
         deadline_s = call.deadline_s(asked.timeout_s, arrived_s)
     judged = await call.predict(predictor, asked.decoded, terms, deadline_s)
     head, behind = await offload(
-        len(judged.answers), lambda: written(predictor, asked, outputs, judged)
+        len(judged.answers), lambda: written(predictor, asked, outputs, judged), deadline_s
     )
     return await respond(call, head, behind, judged)
 

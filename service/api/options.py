@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from service.errors import OptionInvalid
-from service.inputs.numbers import read_decimal
 
 OPTIONS = {
     "version": "a version that is served",
@@ -92,7 +91,8 @@ def _number(values: dict[str, str], name: str, maximum: float) -> float | None:
     if name not in values:
         return None
     try:
-        number = read_decimal(values[name])
+        # Python also reads `1_0`, and digits of every script.
+        number = float(values[name] if values[name].isascii() and "_" not in values[name] else "?")
     except ValueError:
         number = math.nan
     if not 0 < number <= maximum or math.isinf(number):

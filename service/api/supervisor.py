@@ -102,8 +102,8 @@ class Supervisor(Multiprocess):
         """Replace workers that died, or were silent for `timeout_worker_healthcheck`.
 
         uvicorn waits for each worker in turn, and handles no signal during that time. It also stops
-        all workers if a replacement cannot start. Here that is so only before any worker has
-        served; later the others go on, and another start is tried every `RETRY_S`.
+        all workers if a replacement cannot start. Here that is so only if no worker has served
+        yet, or no other is alive; else the others go on, and a start is tried every `RETRY_S`.
         """
         for number, process in enumerate(self.processes):
             if self.should_exit.is_set() or self._is_well(process):
@@ -113,7 +113,7 @@ class Supervisor(Multiprocess):
                 process.join()
                 self._heard_s.pop(process.pid, None)
                 told = {"pid": process.pid, "exit_code": process.exitcode}
-                if process.exitcode == STARTUP_FAILURE and not self._has_served:
+                if process.exitcode == STARTUP_FAILURE and not self._has_others(process):
                     log.error("worker cannot serve", extra=told)
                     self.has_failed = True
                     self.should_exit.set()
@@ -128,11 +128,16 @@ class Supervisor(Multiprocess):
             self._retry_s.pop(process.pid, None)
             self.processes[number] = self._started()
 
+    def _has_others(self, process: Process) -> bool:
+        """Return whether workers have served, and one other than this is alive."""
+        living = (each for each in self.processes if each.process.is_alive())
+        return self._has_served and any(each is not process for each in living)
+
     def _is_well(self, process: Process) -> bool:
-        now_s = time.monotonic()
-        heard_s = self._heard_s.setdefault(process.pid, now_s)
         if not process.process.is_alive():
             return False
+        now_s = time.monotonic()
+        heard_s = self._heard_s.setdefault(process.pid, now_s)
         if process.ping(HEAR_EVERY_S):
             self._heard_s[process.pid] = now_s
             self._has_served = self._has_served or process.is_ready(HEAR_EVERY_S)

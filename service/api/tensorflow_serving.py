@@ -191,7 +191,7 @@ async def predict(call: Call, target: Target, verb: str) -> Response:
             content["verdicts"] = verdicts(judged, predictor, options)
         return json_response(content, judged=judged)
 
-    return await offload(len(judged.answers), answered)
+    return await offload(len(judged.answers), answered, question.deadline_s)
 
 
 class Question(NamedTuple):

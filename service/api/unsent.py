@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+FILL = 0.9
+"""Share of the budget that is left filled after connections were closed."""
+
 
 class Sending(Protocol):
     """A connection that has sent an answer."""
@@ -23,9 +26,9 @@ class Sending(Protocol):
 class UnsentAnswers:
     """Closes connections whose clients do not read, once unread answers exceed the budget.
 
-    First those of the peer that holds most. Among these first the ones that read nothing since the
-    budget was last exceeded, and then the one that has not read for longest. A single answer may be
-    larger than the budget.
+    First those that read nothing since the budget was last exceeded, then the others. Among either
+    first those of the peer that holds most, and then the one that has not read for longest. The
+    newest answer stays: it may be larger than the budget.
     """
 
     def __init__(self, most_bytes: int, count_closed: Callable[[], None]) -> None:
@@ -59,10 +62,13 @@ class UnsentAnswers:
             if now_bytes < before_bytes or connection is newest:
                 self._set(connection, now_bytes)
                 idle.discard(connection)
+        # More than necessary: the next answer shall not need all this again.
+        enough_bytes = int(self._most_bytes * FILL)
         for connection in sorted(
-            self._bytes, key=lambda connection: (-held[connection.peer], connection not in idle)
+            self._bytes,
+            key=lambda each: (each is newest, each not in idle, -held[each.peer]),
         ):
-            if self._total_bytes <= self._most_bytes or len(self._bytes) == 1:
+            if self._total_bytes <= enough_bytes or connection is newest:
                 return
             self.remove(connection)
             self._count_closed()

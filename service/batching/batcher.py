@@ -193,11 +193,6 @@ class Batcher(Generic[Outputs]):
         return self._loop is not None and not self._is_draining and self._has_instances
 
     @property
-    def has_free_instance(self) -> bool:
-        """Whether the next job can run at once."""
-        return bool(self._free)
-
-    @property
     def _has_instances(self) -> bool:
         return bool(self._free or self._running)
 

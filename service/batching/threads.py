@@ -62,9 +62,14 @@ class RunThread:
 class CallHangs(Exception):
     """A call took too long, and its thread was left behind."""
 
+    def __init__(self, message: str, future: "asyncio.Future[Any] | None" = None) -> None:
+        super().__init__(message)
+        self.future = future
+        """What the call will return; None: it was not made, as too many others hang."""
+
 
 class TimedThread:
-    """Makes calls in a thread, and goes on in another one if a call takes too long."""
+    """Makes one call at a time in a thread, and in another one after a call that takes too long."""
 
     def __init__(self, name: str, limit_s: float, most_hung: int) -> None:
         """Set how long a call may take, and how many threads may be left behind."""
@@ -72,36 +77,34 @@ class TimedThread:
         self._limit_s = limit_s
         self._most_hung = most_hung
         self._thread = RunThread(name)
+        self._turn = asyncio.Lock()
         self._hung: list[asyncio.Future[Any]] = []
-
-    @property
-    def hung(self) -> list["asyncio.Future[Any]"]:
-        """Calls that took too long and have not ended yet, the latest one last."""
-        self._hung = [future for future in self._hung if not future.done()]
-        return self._hung
 
     @property
     def is_lost(self) -> bool:
         """Whether so many calls hang that no other is made."""
-        return len(self.hung) >= self._most_hung
+        self._hung = [future for future in self._hung if not future.done()]
+        return len(self._hung) >= self._most_hung
 
     async def run(self, call: Callable[[], Returned]) -> Returned:
-        """Return what `call` returns.
+        """Return what `call` returns; the time limit begins when the call does.
 
         Raises:
             CallHangs: if it took too long, or is not made because of `is_lost`.
         """
-        if self.is_lost:
-            raise CallHangs(f"{self._name}: {self._most_hung} calls hang")
-        future = self._thread.run(call)
-        done, _ = await asyncio.wait([future], timeout=self._limit_s)
-        if done:
-            return future.result()
-        self._hung.append(future)
-        future.add_done_callback(_forget)
-        self._thread.stop()  # whenever the call ends
-        self._thread = RunThread(self._name)
-        raise CallHangs(f"{self._name}: a call did not end within {self._limit_s:g} s")
+        async with self._turn:
+            if self.is_lost:
+                raise CallHangs(f"{self._name}: {self._most_hung} calls hang; restart the server")
+            future = self._thread.run(call)
+            done, _ = await asyncio.wait([future], timeout=self._limit_s)
+            if done:
+                return future.result()
+            self._hung.append(future)
+            future.add_done_callback(_forget)
+            self._thread.stop()  # whenever the call ends
+            self._thread = RunThread(self._name)
+        message = f"{self._name}: a call did not end within {self._limit_s:g} s"
+        raise CallHangs(message, future)
 
     def stop(self) -> None:
         """End after the calls that were asked for."""

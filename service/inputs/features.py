@@ -18,7 +18,6 @@ from service.inputs.csv_reader import (
 from service.inputs.numbers import (
     check_number,
     quick_rows,
-    read_decimal,
     read_instances,
     shown,
 )
@@ -258,7 +257,8 @@ def _number_of_cell(cell: str, field: FeatureField, line: str) -> float:
     if field.nullable and is_missing(cell):
         return math.nan
     try:
-        number = read_decimal(cell)
+        # Python reads a number with `_` between its digits; other programs do not write one.
+        number = float(cell if "_" not in cell else "?")
     except ValueError:
         word = BOOLEANS.get(cell.lower())
         if word is None:

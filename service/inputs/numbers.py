@@ -243,19 +243,6 @@ def _check_nested(value: object, shape: tuple[int, ...], place: str) -> None:
         _check_nested(part, shape[1:], f"{place}[{position}]")
 
 
-def read_decimal(text: str) -> float:
-    """Return a number as programs write it, without what only Python takes for one.
-
-    Python also reads `1_0`, and digits of every script.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    if "_" in text or not text.isascii():
-        raise ValueError
-    return float(text)
-
-
 def check_number(value: object, place: str) -> float:
     """Return `value` if it is a finite number.
 

@@ -1,8 +1,10 @@
 """A thread for the answers of large requests, so that they do not block the event loop."""
 
+import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from service.batching.threads import RunThread
@@ -12,13 +14,13 @@ LIGHT_ROWS = 64
 """Rows that are judged and encoded on the event loop: about 10 microseconds each."""
 
 MOST_PENDING_ROWS = 65_536
-"""Rows that may wait for the thread before large requests are refused: about a second of work."""
+"""Rows of large requests that may be in work before others are refused: about a second of it."""
 
 Returned = TypeVar("Returned")
 
 
 class Offloader:
-    """Runs calls that handle many rows in one thread, in order; bounded by `look_for_room`.
+    """Runs calls that handle many rows in one thread, in order.
 
     A call whose request was cancelled, or whose deadline has passed, is not made.
     """
@@ -28,17 +30,28 @@ class Offloader:
         self._most_rows = most_rows
         self._pending_rows = 0
 
-    def look_for_room(self, rows: int) -> None:
-        """Refuse a request before its rows run, if their answers would wait for too long.
+    @contextlib.contextmanager
+    def reserved(self, rows: int) -> Iterator[None]:
+        """Reserve room for a large request, from before its rows run until they are judged.
 
-        A request of any size is accepted while nothing waits.
+        A request of any size is accepted while there is no other.
+
+        Args:
+            rows: of the request, wrong ones included.
 
         Raises:
-            QueueFull: if more than `most_rows` rows would wait for the thread.
+            QueueFull: if large requests would have more than `most_rows` rows together.
         """
-        pending_rows = self._pending_rows
-        if rows > LIGHT_ROWS and pending_rows and pending_rows + rows > self._most_rows:
-            raise QueueFull(f"answers to {pending_rows} rows of large requests wait to be written")
+        if rows <= LIGHT_ROWS:
+            yield
+            return
+        if self._pending_rows and self._pending_rows + rows > self._most_rows:
+            raise QueueFull(f"large requests with {self._pending_rows} rows are in work")
+        self._pending_rows += rows
+        try:
+            yield
+        finally:
+            self._pending_rows -= rows
 
     async def run(
         self, rows: int, call: Callable[[], Returned], deadline_s: float = math.inf
@@ -48,24 +61,20 @@ class Offloader:
         Args:
             rows: handled by `call`; up to `LIGHT_ROWS` it is called at once, on the event loop.
             call: what to do.
-            deadline_s: `time.monotonic()` after which `call` is not made.
+            deadline_s: `time.monotonic()` after which the answer is worthless.
 
         Raises:
-            DeadlineExceeded: if the call was still waiting for the thread at `deadline_s`.
+            DeadlineExceeded: at `deadline_s`, if the call has not returned.
         """
         if rows <= LIGHT_ROWS:
             return call()
-
-        def call_in_time() -> Returned:
-            if time.monotonic() > deadline_s:
-                raise DeadlineExceeded("the deadline passed before the rows were judged")
-            return call()
-
-        self._pending_rows += rows
+        left_s = None if math.isinf(deadline_s) else max(0.0, deadline_s - time.monotonic())
         try:
-            return await self._thread.run(call_in_time)
-        finally:
-            self._pending_rows -= rows
+            async with asyncio.timeout(left_s):
+                return await self._thread.run(call)
+        except TimeoutError:
+            message = "the deadline passed while the answer was judged and written"
+            raise DeadlineExceeded(message) from None
 
 
 offloader = Offloader()

@@ -206,9 +206,9 @@ class Predictor:
         self._batcher.cost.learn(sizes[-1], time.perf_counter() - started_s)
 
     @property
-    def runs_at_once(self) -> bool:
-        """Whether a small job runs on the next turn of the event loop, and on the loop itself."""
-        return self._batcher.cost.is_quick and self._batcher.has_free_instance
+    def is_quick(self) -> bool:
+        """Whether small runs happen on the event loop."""
+        return self._batcher.cost.is_quick
 
     def start(self) -> None:
         """Begin to take rows, on the running event loop, and to be measured."""
@@ -288,13 +288,15 @@ class Predictor:
         outputs: list[Row] = []
         queue_s = run_s = 0.0
         lane: Lane = "interactive" if self.fits_a_batch(len(decoded.rows)) else "bulk"
-        try:
-            offloader.look_for_room(len(decoded.rows))
-        except QueueFull:
-            self.metrics.rejections["queue_full"].inc()
-            raise
-        self.hold()
-        try:
+        number = len(decoded.rows) + len(decoded.errors)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(offloader.reserved(number))
+            except QueueFull:
+                self.metrics.rejections["queue_full"].inc()
+                raise
+            self.hold()
+            stack.callback(self.release)
             # One part at a time: rows of small requests get a turn between parts of a large one.
             for part in self._parts(decoded.rows):
                 delivery = await self._batcher.submit(part, deadline_s, lane)
@@ -305,13 +307,9 @@ class Predictor:
                     asyncio.get_running_loop().call_soon(self.copy, part, delivery.outputs)
             started_s = time.perf_counter()
             rows, outcome = await offload(
-                len(outputs) + len(decoded.errors),
-                lambda: self._judged(outputs, terms, decoded),
-                deadline_s,
+                number, lambda: self._judged(outputs, terms, decoded), deadline_s
             )
             decide_s = time.perf_counter() - started_s
-        finally:
-            self.release()
         stages = Stages(decode_s, queue_s, run_s, decide_s)
         return Prediction(rows, terms, stages, decoded.ignored_columns, outcome)
 

@@ -27,6 +27,9 @@ from service.telemetry.metrics import UNKNOWN_MODEL, Metrics
 
 LOOK_AT_CANARIES_S = 1.0
 
+KEYS_LIMIT_S = 10.0
+"""Time limit for reading a file of keys: a revoked key must not stay in force for long."""
+
 MOST_HUNG = 4
 """Most threads that hang in a load; with more, nothing is loaded until the server is restarted."""
 
@@ -72,19 +75,17 @@ class Reloader:
         self._limit_s = settings.max_load_ms / 1000
         # API keys are read in a thread of their own: neither a bundle that hangs nor the disk of
         # the models may keep a revoked key in force.
-        self._keys = self._thread("keys")
-        self._looks = self._thread("watch")
+        self._keys_limit_s = min(self._limit_s, KEYS_LIMIT_S)
+        self._keys = TimedThread("keys", self._keys_limit_s, MOST_HUNG)
+        self._looks = TimedThread("watch", self._limit_s, MOST_HUNG)
         # One thread for all: each would keep memory of its own for what it has loaded.
-        self._loads = self._thread("load")
+        self._loads = TimedThread("load", self._limit_s, MOST_HUNG)
         self._hung: list[HungLoad] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._watches: list[asyncio.Task[object]] = []
         self._others: dict[Path, ReadAnew] = {}
         self._seen: Stamps = catalogue.stamps
         self._seen_others: Stamps = {}
-
-    def _thread(self, name: str) -> TimedThread:
-        return TimedThread(name, self._limit_s, MOST_HUNG)
 
     def start(self) -> None:
         """Begin to watch canaries and, if the settings say so, files; on the running loop."""
@@ -210,12 +211,22 @@ class Reloader:
         try:
             use = await self._keys.run(read)
             use()
-        except BundleError:
+        except CallHangs as hang:
+            if hang.future is not None:
+                hang.future.add_done_callback(lambda _: self._forget_stamp(path))
+            message = f"{path}: reading did not end within {self._keys_limit_s:g} s ({hang})"
+            raise LoadTimedOut(message) from None
+        except BundleError as error:
+            if isinstance(error.__cause__, OSError):
+                self._forget_stamp(path)
             raise
-        except CallHangs:
-            raise LoadTimedOut(too_slow(path.name, self._limit_s)) from None
         except Exception as error:
+            self._forget_stamp(path)
             raise BundleCorrupt(f"{path}: cannot be read: {error}") from error
+
+    def _forget_stamp(self, path: Path) -> None:
+        """Let the next look at the files read one again: what failed may have passed."""
+        self._seen_others = {each: at for each, at in self._seen_others.items() if each != path}
 
     @property
     def hung(self) -> list[HungLoad]:
@@ -281,8 +292,9 @@ class Reloader:
             raise LoadTimedOut(message)
         try:
             return await self._loads.run(call)
-        except CallHangs:
-            self._hung.append(HungLoad(work, self._loads.hung[-1]))
+        except CallHangs as hang:
+            if hang.future is not None:
+                self._hung.append(HungLoad(work, hang.future))
             raise LoadTimedOut(too_slow(work.name, self._limit_s)) from None
 
     def _switch(self, served: Mapping[str, Served], names: list[str] | None = None) -> None:
@@ -358,7 +370,9 @@ class Reloader:
             self._catalogue.failures[file] = error
         self._metrics.model_reloads.labels(name, "failed").inc()
         log.error(
-            "reload failed", exc_info=error.__cause__, extra={"model": name, "detail": str(error)}
+            "reload failed",
+            exc_info=None if isinstance(error.__cause__, OSError) else error.__cause__,
+            extra={"model": name, "detail": str(error)},
         )
 
     def _tell_weights(self) -> None:

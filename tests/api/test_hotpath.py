@@ -15,7 +15,7 @@ from connections import BODY, Connection, request
 from fakes import PATIENCE_S
 from keys import WHOLE, write_keys
 from numpy.typing import NDArray
-from services import Service, until
+from services import Service, begun, until
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -143,11 +143,12 @@ async def test_deadline_of_a_slow_model_is_kept_while_it_runs(
 async def test_deadline_of_a_quick_model_is_kept_while_a_large_request_runs(tmp_path: Path) -> None:
     service = Connected(tmp_path)
     service.runtime.gate.clear()
+    service.runtime.has_begun.clear()
     rows = np.array([[9, 0, 0]] * 16, np.float32)
     terms = service.predictor.judge.default_terms
     deadline_s = time.monotonic() + PATIENCE_S
     large = asyncio.ensure_future(service.predictor.predict_rows(Decoded(rows), terms, deadline_s))
-    await until(lambda: not service.predictor.runs_at_once)
+    await begun(service)
 
     service.protocol.data_received(request(path="/predict/fruit?deadline_ms=20"))
     await until(lambda: service.wire.written != b"")

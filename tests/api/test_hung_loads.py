@@ -127,6 +127,7 @@ def test_parent_of_workers_that_hang_at_the_start_stops_soon_after_a_hangup(mode
     with subprocess.Popen(SERVE, stderr=subprocess.PIPE, env=variables) as process:  # noqa: S603  our own command
         assert process.stderr is not None
         next(line for line in process.stderr if b"Started parent" in line)
+        wait_for(lambda: any(is_loading(pid) for pid in children(process.pid)))
         process.send_signal(signal.SIGHUP)
         time.sleep(1)  # the parent looks at its signals twice a second
         process.terminate()
@@ -169,6 +170,10 @@ def test_sigterm_while_a_model_hangs_at_the_start_ends_it_well(models: Path) -> 
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(PATIENCE_S) == 0
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_loading(pid: int) -> bool:

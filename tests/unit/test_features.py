@@ -146,14 +146,11 @@ def test_quote_that_is_not_closed_is_named(decoder: FeatureDecoder) -> None:
     )
 
 
-@pytest.mark.parametrize("cell", ["1_0", "\u0661", "\uff11"])
-def test_cell_is_no_number_because_python_would_take_it_for_one(
-    decoder: FeatureDecoder, cell: str
-) -> None:
-    decoded = decoder.decode(as_csv(f"pH,sugar,age\n{cell},1,1\n"))
+def test_cell_is_no_number_because_python_would_take_it_for_one(decoder: FeatureDecoder) -> None:
+    decoded = decoder.decode(as_csv("pH,sugar,age\n1_0,1,1\n"))
 
     assert str(decoded.errors[0]) == (
-        f"line 2, column 'pH': expected a number, got the string '{cell}'"
+        "line 2, column 'pH': expected a number, got the string '1_0'"
     )
 
 

@@ -1,7 +1,6 @@
 import asyncio
 import json
 import math
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,17 +80,17 @@ async def test_large_request_is_refused_before_its_rows_run(
 ) -> None:
     offloader = Offloader(most_rows=100)
     monkeypatch.setattr("service.prediction.predictor.offloader", offloader)
-    gate = threading.Event()
-    pending = asyncio.ensure_future(offloader.run(100, lambda: gate.wait(PATIENCE_S)))
-    await asyncio.sleep(0)
     async with running(predictor_of(fruit_bundle(tmp_path))) as predictor:
-        with pytest.raises(QueueFull, match="answers to 100 rows of large requests"):
-            await predict(predictor, as_json(*[[9, 0, 0]] * 65))
-        gate.set()
-        await pending
-
+        wrong = [[9, 0]] * 60
+        with (
+            offloader.reserved(100),
+            pytest.raises(QueueFull, match="large requests with 100 rows are in work"),
+        ):
+            await predict(predictor, as_json(*wrong, *[[9, 0, 0]] * 5))
         assert predictor.metrics.statistics().batches == 0
         assert predictor.metrics.rejections["queue_full"].value == 1
+
+        assert len((await predict(predictor, as_json(*[[9, 0, 0]] * 100))).rows) == 100
 
 
 def outcomes(rows: list[Answer | DunnoError]) -> list[object]:
@@ -240,7 +239,7 @@ def test_every_batch_size_is_run_before_traffic_and_the_largest_is_timed(tmp_pat
     predictor.warm()
 
     assert sizes == [1, 2, 4, 6, 6]
-    assert predictor.runs_at_once
+    assert predictor.is_quick
 
 
 def test_bundle_reads_back_as_the_same_predictor(tmp_path: Path) -> None:

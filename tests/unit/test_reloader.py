@@ -1,6 +1,7 @@
 """Versions come and go while requests are answered."""
 
 import asyncio
+import errno
 import threading
 import time
 from collections import Counter
@@ -579,6 +580,40 @@ async def test_keys_that_hang_are_reported_and_do_not_block_reloads_or_newer_key
 
     assert serving.catalogue.failures == {}
     gate.set()
+    await serving.reloader.close(PATIENCE_S)
+
+
+@pytest.mark.parametrize("failure", ["hangs", "cannot be read"])
+async def test_keys_that_could_not_be_read_for_a_while_are_read_once_they_can(
+    models: Path, failure: str
+) -> None:
+    serving = Serving(models, versions("1"), watch_models_s=0.02, max_load_ms=100)
+    keys = models / "keys.toml"
+    keys.write_text("old")
+    gate = threading.Event()
+    in_force: list[str] = []
+
+    def read() -> Callable[[], None]:
+        text = keys.read_text()
+        if text == "new" and not gate.is_set():
+            if failure == "hangs":
+                gate.wait(PATIENCE_S)
+            else:
+                raise KeysInvalid("stale") from OSError(errno.ESTALE, "stale")
+        return lambda: in_force.append(text)
+
+    serving.reloader.read_also(keys, read)
+    serving.reloader.start()
+    keys.write_text("new")
+    await until(lambda: "keys.toml" in serving.catalogue.failures)
+    for _ in range(6):
+        serving.reloader.reload_soon()
+    await asyncio.sleep(0.1)
+    assert in_force == []
+
+    gate.set()
+    await until(lambda: in_force[-1:] == ["new"])
+    await until(lambda: not serving.catalogue.failures)
     await serving.reloader.close(PATIENCE_S)
 
 

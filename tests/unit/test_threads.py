@@ -6,8 +6,9 @@ import weakref
 
 import numpy as np
 import pytest
+from services import until
 
-from service.batching.threads import RunThread
+from service.batching.threads import CallHangs, RunThread, TimedThread
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +64,40 @@ async def test_nothing_is_kept_between_calls() -> None:
 
     gc.collect()
     assert kept() is None
+    thread.stop()
+
+
+async def test_calls_behind_one_that_hangs_are_made_in_another_thread() -> None:
+    thread = TimedThread("fruit", limit_s=0.05, most_hung=2)
+    gate = threading.Event()
+    hanging = asyncio.ensure_future(thread.run(gate.wait))
+    others = [asyncio.ensure_future(thread.run(lambda: 7)) for _ in range(5)]
+
+    with pytest.raises(CallHangs) as hang:
+        await hanging
+    assert await asyncio.gather(*others) == [7] * 5
+    assert not thread.is_lost
+
+    gate.set()
+    assert hang.value.future is not None
+    assert await hang.value.future
+    thread.stop()
+
+
+async def test_no_call_is_made_while_too_many_hang_and_again_afterwards() -> None:
+    thread = TimedThread("fruit", limit_s=0.01, most_hung=2)
+    gate = threading.Event()
+    for _ in range(2):
+        with pytest.raises(CallHangs, match="did not end within"):
+            await thread.run(gate.wait)
+
+    assert thread.is_lost
+    with pytest.raises(CallHangs, match="restart the server"):
+        await thread.run(lambda: 7)
+
+    gate.set()
+    await until(lambda: not thread.is_lost)
+    assert await thread.run(lambda: 7) == 7
     thread.stop()
 
 

@@ -64,11 +64,36 @@ def test_of_clients_that_all_read_the_one_without_progress_for_longest_is_closed
     first, second, third = (Client("a", 50) for _ in range(3))
     unsent.add(first)
     unsent.add(second)
-    first.size_bytes = second.size_bytes = 45
+    first.size_bytes = second.size_bytes = 40
 
     unsent.add(third)
 
     assert closed(first, second, third) == [True, False, False]
+
+
+def test_large_answer_is_not_closed_for_many_clients_that_do_not_read() -> None:
+    unsent = budget()
+    idle = [Client(f"idle {n}", 9) for n in range(10)]
+    for client in idle:
+        unsent.add(client)
+
+    large = Client("good", 91)
+    unsent.add(large)
+
+    assert not large.is_closed
+    assert all(client.is_closed for client in idle)
+
+
+def test_client_of_a_full_peer_that_reads_stays_before_others_that_do_not() -> None:
+    unsent = budget()
+    reading, idle, newest = Client("full", 60), Client("other", 30), Client("third", 20)
+    unsent.add(reading)
+    unsent.add(idle)
+    reading.size_bytes = 55
+
+    unsent.add(newest)
+
+    assert closed(reading, idle, newest) == [False, True, False]
 
 
 def test_single_answer_may_be_larger_than_the_budget() -> None:
