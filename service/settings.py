@@ -1,6 +1,6 @@
-"""What the machine allows: DUNNO_* variables, read once, frozen.
+"""Settings of the server process: DUNNO_* environment variables, read once at the start.
 
-What an operator chooses about models stands in `catalogue.toml`; what training knows, in manifests.
+Choices about models are in `catalogue.toml`; facts from training are in the manifests.
 """
 
 import ipaddress
@@ -19,11 +19,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 MEBIBYTE = 1024 * 1024
 PREFIX = "DUNNO_"
 OTHER_VARIABLES = frozenset({"DUNNO_DATA", "DUNNO_WORKERS_RUN"})
-"""Read elsewhere: by training, and by our own worker processes."""
+"""Variables that the training scripts and the worker processes read."""
 
 
 class SettingsInvalid(ValueError):
-    """A DUNNO_* variable is out of bounds; the message names it and what it must be."""
+    """A DUNNO_* variable is invalid; the message names it and the expected values."""
 
 
 def _number_of_workers(value: object) -> object:
@@ -35,7 +35,7 @@ def _files_by_commas(value: object) -> object:
         return value
     parts = [part.strip() for part in value.split(",")]
     if not all(parts):  # empty is no way to say "none": it is what a forgotten variable becomes
-        raise ValueError("expected files, by commas")
+        raise ValueError("expected files, separated by commas")
     return parts
 
 
@@ -51,51 +51,55 @@ _is_origin = re.compile(
 
 
 class Settings(BaseSettings):
-    """The process's own limits and addresses."""
+    """Addresses and limits of one server process."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     host: str = "127.0.0.1"
-    """Address to listen on; loopback unless you open it. `0.0.0.0` is every IPv4 address, `::`
-    every IPv6 and IPv4 address."""
+    """IP address or host name to listen on. The default accepts connections from this machine only.
+    `0.0.0.0` accepts IPv4 connections on all interfaces, `::` IPv6 and IPv4 connections."""
 
     port: int = Field(default=8000, ge=0, le=65_535)
-    """Port to listen on; 0 picks a free one."""
+    """Port to listen on. 0 selects a free port."""
 
     workers: Annotated[int, BeforeValidator(_number_of_workers)] = Field(default=1, ge=0, le=256)
-    """Processes that share the port; `auto` or 0 takes one for each whole core."""
+    """Number of worker processes that share the port. `auto` or 0 starts one for each CPU core."""
 
     models: Path = Path("models")
-    """Folder of the bundles and of `catalogue.toml`."""
+    """Folder with `catalogue.toml` and the model bundles."""
 
     default_model: str = ""
-    """Model that is meant where a path names none; empty: the only one that is served."""
+    """Model for paths without a model name, such as /invocations. Empty: the only served model."""
 
     trusted_keys: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_files_by_commas)] = ()
-    """Files of public keys, by commas; if there are any, unsigned bundles are refused."""
+    """Files with public keys that verify bundle signatures, separated by commas. If set, bundles
+    without a valid signature are refused."""
 
     watch_models_s: float = Field(default=0, ge=0, le=86_400)
-    """Time between looks for a changed catalogue or a finished manifest; 0 = only when asked."""
+    """Poll interval for changes of the catalogue, of bundles and of API keys, in seconds. 0
+    disables polling; SIGHUP and POST /reload work in any case."""
 
     max_load_ms: float = Field(default=300_000, ge=100, le=86_400_000)
-    """Longest time that one model may take to load. Beyond it a reload counts it as failed, and
-    what was served before is served on; a start ends."""
+    """Time limit for loading one model. If a reload exceeds it, the load is reported as failed and
+    the previous version stays in service. If the start exceeds it, the server exits."""
 
     keys: Path | None = None
-    """File of the keys that callers have to show; without it everybody may ask."""
+    """File with API keys. If set, every request needs a key, except health checks. If unset, there
+    is no authentication."""
 
     allow_anonymous: bool = False
-    """Whether a wide address without keys is meant; for `dunno check`."""
+    """Confirms that the server is open to the network without API keys on purpose. Only `dunno
+    check` reads it."""
 
     metrics_host: str = "127.0.0.1"
-    """Address to listen on for /metrics, if it has a port of its own. `::` is every IPv6 and IPv4
-    address."""
+    """IP address for DUNNO_METRICS_PORT. `::` accepts IPv6 and IPv4 connections."""
 
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Port for /metrics, which is then not on the other one; without it, it is."""
+    """Separate port for /metrics. If unset, /metrics is served on DUNNO_PORT."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_texts_by_commas)] = ()
-    """Origins whose pages may ask from a browser, such as `https://shop.example`, by commas."""
+    """CORS: origins of web pages that may send requests from a browser, separated by commas, such
+    as `https://shop.example`."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_texts_by_commas)] = ()
     """Host names that the Host header may contain, separated by commas, without ports. `*` allows
@@ -103,60 +107,62 @@ class Settings(BaseSettings):
     (protection against DNS rebinding). IP addresses and names without a dot are always allowed."""
 
     docs_page: bool = True
-    """Whether there is the page /docs, which shows the OpenAPI document."""
+    """Serves the API reference page at /docs."""
 
     admin_host: str = "127.0.0.1"
-    """Address to listen on for loading, unloading and reloading."""
+    """IP address for DUNNO_ADMIN_PORT."""
 
     admin_port: int | None = Field(default=None, ge=0, le=65_535)
-    """Port for that, with one worker; without it there is no such address."""
+    """Separate port for the admin API: load, unload and reload models. It needs DUNNO_WORKERS=1. If
+    unset, there is no admin API."""
 
     admin_key: SecretStr | None = Field(default=None, min_length=16)
-    """Key that callers of that address have to show; needed if it is not loopback."""
+    """API key for the admin API. Required unless DUNNO_ADMIN_HOST is a loopback address."""
 
     playground: bool = True
-    """Whether browsers that ask for `/` get a page to try the models on."""
+    """Serves the playground, a page to try the models, to browsers that open `/`."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where graphs run; `auto` takes a GPU where there is one."""
+    """Device that runs the models. `auto` uses a GPU if there is one."""
 
     runtime_threads: int = Field(default=0, ge=0, le=256)
-    """Threads of one run of a graph; 0 shares the cores of the container among the workers."""
+    """Threads that one batch uses. 0 divides the CPU cores of the container among the workers."""
 
     max_decode_requests: int = Field(default=64, ge=1, le=100_000)
-    """Most requests that wait for a decoding thread; more are refused with 429."""
+    """Maximum requests that wait for a decoding thread. Beyond it: 429."""
 
     decode_threads: int = Field(default=2, ge=1, le=64)
-    """Threads that decode large bodies and pictures beside the event loop."""
+    """Threads that decode large request bodies and pictures."""
 
     max_body_bytes: int = Field(default=8 * MEBIBYTE, ge=1024, le=1024 * MEBIBYTE)
-    """Largest request body."""
+    """Maximum size of a request body. Beyond it: 413."""
 
     max_inflation_ratio: int = Field(default=200, ge=1, le=1100)
-    """Most bytes that a byte of a compressed body may stand for, once they are more than 64 KiB."""
+    """Maximum decompression ratio of a compressed request body above 64 KiB. Beyond it: 413."""
 
     max_arriving_bytes: int = Field(default=128 * MEBIBYTE, ge=1024, le=1024 * 1024 * MEBIBYTE)
-    """Most bytes of all bodies together that came in several parts, until their requests end. Less
-    where the container's memory limit leaves less. Beyond it: 503."""
+    """Memory budget for request bodies that arrived in several parts, over all connections. It is
+    smaller if the container's memory limit requires that. Beyond it: 503."""
 
     body_timeout_ms: float = Field(default=10_000, ge=100, le=600_000)
-    """Longest time for a request body to arrive."""
+    """Time limit for a request body to arrive. Beyond it: 408."""
 
     max_connections: int = Field(default=4096, ge=1, le=1_000_000)
-    """Most connections of one process; more are refused with 503, except for probes."""
+    """Maximum connections of one process. Beyond it: 503, except for health checks and /metrics."""
 
     max_connections_per_peer: int = Field(default=1024, ge=0, le=1_000_000)
-    """Most connections of one client address (with IPv6: of one /64 network) to one process. More
-    are refused with 503. Raise it behind a proxy that all clients come through. 0 disables it."""
+    """Maximum connections from one client address (IPv6: one /64 network) to one process. Beyond
+    it: 503. Raise it behind a proxy, which has one address for all clients. 0 disables the
+    limit."""
 
     max_header_bytes: int = Field(default=32_768, ge=1024, le=MEBIBYTE)
-    """Largest request line and headers together."""
+    """Maximum size of request line and headers together. Beyond it: 431."""
 
     max_headers: int = Field(default=100, ge=8, le=10_000)
-    """Most headers of one request."""
+    """Maximum number of headers of one request. Beyond it: 431."""
 
     header_timeout_ms: float = Field(default=10_000, ge=50, le=600_000)
-    """Longest time for request line and headers to arrive."""
+    """Time limit for request line and headers to arrive. Beyond it: 408."""
 
     keep_alive_ms: float = Field(default=5000, ge=50, le=3_600_000)
     """Keep-alive timeout: an idle connection is closed after this time. Set it above the idle
@@ -164,10 +170,12 @@ class Settings(BaseSettings):
     connection that is being closed, and answers 502."""
 
     write_timeout_ms: float = Field(default=10_000, ge=50, le=600_000)
-    """Longest time in which a caller reads nothing of its answer."""
+    """Write timeout: the connection is closed if the client reads nothing of its answer for this
+    long."""
 
     max_request_rows: int = Field(default=4096, ge=1, le=1_000_000)
-    """Most rows of one request."""
+    """Maximum rows of one request. Models with large inputs take fewer, by memory. Beyond it:
+    413."""
 
     max_request_tokens: int = Field(default=1_000_000, ge=1000, le=1_000_000_000)
     """Maximum tokens of all texts of one request. The default is about one second of work, or 4,096
@@ -178,53 +186,58 @@ class Settings(BaseSettings):
     error code, and the answer has the number of wrong rows as `wrong_rows`."""
 
     max_picture_pixels: int = Field(default=16_000_000, ge=4096, le=200_000_000)
-    """Most pixels of one picture before it is fitted."""
+    """Maximum pixels of one picture as it is sent. Beyond it: 413."""
 
     max_request_pixels: int = Field(default=64_000_000, ge=4096, le=10_000_000_000)
-    """Most pixels of all pictures of one request together."""
+    """Maximum pixels of all pictures of one request together. Beyond it: 413."""
 
     max_picture_side: int = Field(default=16_384, ge=64, le=65_535)
-    """Longest side of one picture, in pixels."""
+    """Maximum width and height of a picture. Beyond it: 413."""
 
     max_batch_rows: int = Field(default=32, ge=1, le=65_536)
-    """Most rows of one run of a graph."""
+    """Maximum rows of one batch."""
 
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
-    """Longest time the first row of a batch waits for company; 0 = never wait."""
+    """Maximum time that a batch waits for more rows. 0: a batch never waits."""
 
     max_queue_rows: int = Field(default=8192, ge=1, le=10_000_000)
-    """Most rows of one model that wait; more are refused with 429."""
+    """Maximum rows in the queue of one model. Models with large inputs queue fewer, by memory.
+    Beyond it: 429."""
 
     max_run_ms: float = Field(default=30_000, ge=10, le=3_600_000)
-    """Longest run of a slow model; an instance that takes longer is given up and built anew."""
+    """Time limit for one batch of a slow model. An instance that exceeds it is replaced by a new
+    one."""
 
     max_stall_ms: float = Field(default=30_000, ge=0, le=3_600_000)
     """Milliseconds that the event loop may be blocked before the process ends. 0 disables it."""
 
     deadline_ms: float = Field(default=10_000, ge=1, le=600_000)
-    """Time after which an answer is worthless, unless the request says less."""
+    """Request timeout. Clients can request a shorter one. Beyond it: 504."""
 
     stop_delay_ms: float = Field(default=1000, ge=0, le=600_000)
-    """Time after SIGTERM in which the server is not ready any more and goes on serving."""
+    """Time between SIGTERM and the end of new connections. /readyz answers 503, so that load
+    balancers stop sending requests; requests that arrive are answered."""
 
     drain_timeout_ms: float = Field(default=20_000, ge=0, le=600_000)
-    """Longest time that requests in flight get when the server stops."""
+    """Graceful shutdown: time limit for requests in flight."""
 
     access_log: bool = False
-    """Whether every predict request is logged; failures of ours always are."""
+    """Logs every predict request. This turns the fast path off. Internal errors are always
+    logged."""
 
     slow_request_ms: float = Field(default=0, ge=0, le=600_000)
-    """Time from which an answered request is logged with its stages; 0 = never."""
+    """Slow-request log: an answered request that took longer is logged with the time of each stage.
+    0 disables it."""
 
     revision: str = Field(default="", pattern=r"^[\w.+-]{0,64}$")
-    """Commit that is running, told in `dunno_build_info`; the image sets it."""
+    """Git commit of the running version, for the metric `dunno_build_info`. The image sets it."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least level that is logged, as JSON lines on standard error."""
+    """Minimum level of log lines. The log is JSON lines on standard error."""
 
     @property
     def slow_request_s(self) -> float:
-        """From how many seconds on an answered request is logged."""
+        """Seconds above which an answered request is logged."""
         return self.slow_request_ms / 1000 or math.inf
 
     @model_validator(mode="after")
@@ -248,7 +261,9 @@ class Settings(BaseSettings):
     def _origins_are_exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not _is_origin(origin):
-                raise ValueError("expected origins such as https://shop.example:8443, by commas")
+                raise ValueError(
+                    "expected origins such as https://shop.example:8443, separated by commas"
+                )
         return origins
 
     @model_validator(mode="after")
@@ -287,7 +302,7 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
+    """Return whether only this machine can connect to an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -295,24 +310,24 @@ def is_loopback(host: str) -> bool:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return the DUNNO_* variables that nothing reads: most likely misspelled."""
+    """Return the DUNNO_* variables that are unknown, probably misspelled."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
 def worker_count(settings: Settings) -> int:
-    """Return how many processes share the port."""
+    """Return the number of worker processes."""
     return settings.workers or max(1, int(usable_cores()))
 
 
 def usable_cores(
     cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> float:
-    """Return how many cores this process may use: its affinity, cut by quotas.
+    """Return how many CPU cores this process may use, by affinity and control-group quotas.
 
     Args:
         cgroup: where control groups are mounted, version 1 or 2.
-        own: tells which groups this process is in; in a container they are mounted as the first.
+        own: file with the control groups of this process.
     """
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
     quotas = (_quota_of(cgroup, group) for group in _groups(own, "cpu"))
@@ -322,11 +337,11 @@ def usable_cores(
 def usable_memory_bytes(
     cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> int:
-    """Return how much memory this process may use: the machine's, cut by limits of its container.
+    """Return how much memory this process may use, in bytes: by machine and container limit.
 
     Args:
         cgroup: where control groups are mounted, version 1 or 2.
-        own: tells which groups this process is in; in a container they are mounted as the first.
+        own: file with the control groups of this process.
     """
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = (_memory_limit_of(cgroup, group) for group in _groups(own, "memory"))

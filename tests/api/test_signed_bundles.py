@@ -177,5 +177,7 @@ def test_check_says_that_signatures_are_not_looked_at(
 def test_empty_name_of_a_key_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("DUNNO_TRUSTED_KEYS", text)
 
-    with pytest.raises(SettingsInvalid, match="DUNNO_TRUSTED_KEYS: expected files, by commas"):
+    with pytest.raises(
+        SettingsInvalid, match="DUNNO_TRUSTED_KEYS: expected files, separated by commas"
+    ):
         read_settings()
