@@ -1,48 +1,48 @@
-"""Everything that can go wrong, as one tree, divided by who must act.
+"""All failures as one tree of exceptions, grouped by who has to act.
 
     payload --decode--> rows --submit--> batch --run--> logits --decide--> verdict
               |               |                  |
         ClientError     CapacityError       ServiceError            BundleError
-        caller fixes    retry later         we fix                  operator fixes; no start
+        client fixes    client retries      we fix                  operator fixes
 
     DunnoError
-    ├── ClientError             the caller's request cannot be served as it is
-    │   ├── InputInvalid        a place in the payload is not what the model expects
-    │   │   └── PictureUnreadable   bytes that no allowed decoder reads
-    │   ├── Unauthorised        no key was shown, or one that is not known
-    │   ├── Forbidden           the key is not for this
+    ├── ClientError             the request cannot be served as it is
+    │   ├── InputInvalid        a value in the body is not what the model expects
+    │   │   └── PictureUnreadable   a picture that cannot be decoded
+    │   ├── Unauthorised        API key missing or unknown
+    │   ├── Forbidden           the API key has no access
     │   ├── BodyTimedOut        the body did not arrive in time
-    │   ├── PayloadTooLarge     a cap on pixels, rows or parts was passed
-    │   │   └── BodyTooLarge        the cap on bytes, before all of them were read
-    │   ├── MediaTypeUnsupported    a body kind the model does not take
-    │   ├── ModelNotFound       no such model
-    │   ├── VersionNotFound     no such version or alias of the model
-    │   └── OptionInvalid       a query parameter is out of bounds
-    │       └── RiskNotCertifiable  no certified row for this max_error
-    ├── CapacityError           right request, wrong moment; carries `retry_after_s`
-    │   ├── QueueFull           the model's share of the queue is taken
-    │   ├── BodiesFull          bodies on their way hold as much as they may
-    │   ├── DeadlineUnreachable too many rows wait for the deadline to be met
-    │   ├── NotReady            the model's runtime is being built anew
-    │   ├── RateExceeded        the caller's key has been shown too often
-    │   ├── ConcurrencyExceeded as many requests of that key are worked on as may be
-    │   ├── Draining            the server is stopping
-    │   └── DeadlineExceeded    the answer would have come too late
-    ├── ServiceError            a fault of ours or of the model
-    │   └── RunFailed           the runtime raised, or returned what it had not declared
-    └── BundleError             a bundle, the catalogue or the keys cannot be used
-        ├── BundleMissing       no such folder or manifest
+    │   ├── PayloadTooLarge     a limit on pixels, rows or parts was exceeded
+    │   │   └── BodyTooLarge        the limit on bytes
+    │   ├── MediaTypeUnsupported    a Content-Type that the model does not accept
+    │   ├── ModelNotFound       unknown model
+    │   ├── VersionNotFound     unknown version or alias of the model
+    │   └── OptionInvalid       a query parameter is invalid
+    │       └── RiskNotCertifiable  no certified threshold for this max_error
+    ├── CapacityError           valid request, no capacity; has `retry_after_s`
+    │   ├── QueueFull           the queue of the model is full
+    │   ├── BodiesFull          arriving bodies use up their memory budget
+    │   ├── DeadlineUnreachable the queue is too long for the deadline
+    │   ├── NotReady            the runtime of the model is being rebuilt
+    │   ├── RateExceeded        rate limit of the API key exceeded
+    │   ├── ConcurrencyExceeded concurrency limit of the API key exceeded
+    │   ├── Draining            the server is shutting down
+    │   └── DeadlineExceeded    the request timed out
+    ├── ServiceError            an internal error of server or model
+    │   └── RunFailed           the model failed, or returned wrong outputs
+    └── BundleError             bundle, catalogue or API keys cannot be used
+        ├── BundleMissing       folder or manifest does not exist
         ├── BundleCorrupt       a file differs from its checksum, or a golden row from its output
-        ├── LoadTimedOut        loading did not end in time
-        ├── SignatureInvalid    no trusted key signed the bundle as it is
-        ├── TrustedKeyInvalid   a file of DUNNO_TRUSTED_KEYS is no public key
-        ├── ManifestInvalid     the manifest does not say what it must
-        ├── CatalogueInvalid    catalogue.toml does not say what it must
-        ├── KeysInvalid         the file of keys does not say what it must
-        └── RuntimeUnavailable  the runtime named is not installed
+        ├── LoadTimedOut        loading took too long
+        ├── SignatureInvalid    no trusted key signed the bundle
+        ├── TrustedKeyInvalid   a file of DUNNO_TRUSTED_KEYS is not a public key
+        ├── ManifestInvalid     the manifest is invalid
+        ├── CatalogueInvalid    catalogue.toml is invalid
+        ├── KeysInvalid         the file of API keys is invalid
+        └── RuntimeUnavailable  the runtime is not installed
 
-The second paragraph of a docstring says what to do. No class here knows HTTP; `api/problems.py`
-holds the one table from failure to status.
+The second paragraph of each docstring says what to do. The HTTP status of each class is in
+`api/problems.py`.
 """
 
 import re
@@ -51,7 +51,7 @@ from typing import TypeVar
 
 
 def install_line(extra: str) -> str:
-    """Return how to install an extra. There is no distribution on an index, so it needs a clone."""
+    """Return the command that installs an extra."""
     return f"run in the clone of Dunno: pip install -e '.[{extra}]'"
 
 
@@ -59,33 +59,33 @@ DunnoErrorT = TypeVar("DunnoErrorT", bound="DunnoError")
 
 
 class DunnoError(Exception):
-    """Base of every failure that this package raises on purpose.
+    """Base class of every failure that Dunno raises on purpose.
 
-    No request ends in it: what is raised is always one of those below.
+    Requests always end in one of its subclasses.
     """
 
 
 def without_traceback(error: DunnoErrorT) -> DunnoErrorT:
-    """Return an error that refers to no frame any more, such as that of a parser and its input.
+    """Return an error without references to stack frames, such as that of a parser and its input.
 
-    An error that is kept, or raised again from a future, refers to itself by its own frames. Only a
-    collection would free what they hold: a hundred MiB for a large body.
+    An error that is stored, or raised from a future, is in a reference cycle with its frames. These
+    may hold a large body, up to 100 MiB, until the garbage collector runs.
     """
     error.__traceback__ = error.__context__ = None
     return error
 
 
 class ClientError(DunnoError):
-    """The caller's request cannot be served as it is; sending it again will not help.
+    """The request cannot be served as it is. Sending it again will not help.
 
-    Mend the request; the message says what is wrong with it.
+    Fix the request. The message names the fault.
     """
 
 
 class InputInvalid(ClientError):
-    """A place in the payload is not what the model expects.
+    """A value in the request body is not what the model expects.
 
-    Mend that place. The message names it, what was expected and what came.
+    Fix that value. The message names its place, what was expected and what came.
     """
 
     def __init__(self, place: str, expected: str, got: str) -> None:
@@ -96,16 +96,16 @@ class InputInvalid(ClientError):
 
 
 class PictureUnreadable(InputInvalid):
-    """The bytes are no picture that an allowed decoder reads to its end.
+    """The picture cannot be decoded.
 
-    Send a PNG, JPEG, WebP or BMP; a damaged one has to be made anew.
+    Send a complete PNG, JPEG, WebP or BMP file.
     """
 
 
 class Unauthorised(ClientError):
-    """No key was shown, or one that is not known; which of both is not told.
+    """API key missing or unknown (deliberately not distinguished).
 
-    Show a key that the operator has given out, and see that it is complete.
+    Send the API key that the operator gave you, and check that it is complete.
     """
 
     def __init__(self) -> None:
@@ -113,23 +113,23 @@ class Unauthorised(ClientError):
 
 
 class Forbidden(ClientError):
-    """The key that was shown is not for this.
+    """The API key has no access to this model or path.
 
-    Ask the operator to let the key have this model, or use the key that has.
+    Ask the operator for access, or use another key.
     """
 
 
 class BodyTimedOut(ClientError):
-    """The request body did not arrive in the time that bodies get.
+    """The request body did not arrive within `DUNNO_BODY_TIMEOUT_MS`.
 
-    Send the body at once; where the network is slow, the operator raises the time.
+    Send the body at once. On a slow network the operator can raise the timeout.
     """
 
 
 class PayloadTooLarge(ClientError):
-    """A cap on bytes, pixels or rows was passed; the message says which and how high it is.
+    """A limit on bytes, pixels or rows was exceeded. The message names the limit.
 
-    Send less at once: several requests of fewer rows, or smaller pictures.
+    Send less at a time: fewer rows a request, or smaller pictures.
     """
 
     def __init__(self, what: str, cap: int, unit: str) -> None:
@@ -147,23 +147,23 @@ class PayloadTooLarge(ClientError):
 
 
 class BodyTooLarge(PayloadTooLarge):
-    """The body passed its cap on bytes; the rest of it was not read.
+    """The request body exceeds `DUNNO_MAX_BODY_BYTES`. The rest of it was not read.
 
-    Send fewer rows or smaller pictures at once, or a shorter form, such as `.npy`.
+    Send fewer rows, smaller pictures, or a more compact format such as `.npy`.
     """
 
 
 class MediaTypeUnsupported(ClientError):
-    """The body's media type is none that the model takes; the message lists those it does.
+    """The model does not accept this Content-Type. The message lists those it accepts.
 
-    Say what the body is, and send one of those kinds.
+    Set the right Content-Type, and send one of these formats.
     """
 
 
 class ModelNotFound(ClientError):
-    """No model of that name is served; carries the names that are.
+    """No model of this name is served. The answer lists the names that are.
 
-    Ask for one of these names; where one is missing, the operator adds it to the catalogue.
+    Use one of these names. If one is missing, the operator adds it to the catalogue.
     """
 
     def __init__(self, name: str, names: tuple[str, ...]) -> None:
@@ -172,16 +172,16 @@ class ModelNotFound(ClientError):
 
 
 class VersionNotFound(ClientError):
-    """The model is served, but not in that version or under that alias.
+    """The model is served, but not in this version or under this alias.
 
-    Ask for one of those that the message names, or for none.
+    Use a version or alias that the message names, or leave it out.
     """
 
 
 class OptionInvalid(ClientError):
-    """A query parameter is unknown, malformed or out of bounds.
+    """A query parameter is unknown, malformed or out of range.
 
-    Mend the parameter that the message names, or leave it out.
+    Fix the parameter that the message names, or leave it out.
     """
 
     def __init__(self, name: str, expected: str, got: str) -> None:
@@ -190,16 +190,16 @@ class OptionInvalid(ClientError):
 
 
 class RiskNotCertifiable(OptionInvalid):
-    """No certified row of the policy is as strict as the `max_error` asked for.
+    """The policy has no certified threshold as strict as this `max_error`.
 
-    Ask for one of the risks that the message names; more calibration rows certify lower ones.
+    Use a `max_error` that the message names. More calibration rows certify lower ones.
     """
 
 
 class CapacityError(DunnoError):
-    """The request is right and the moment is wrong; try again after `retry_after_s`.
+    """The request is valid, but the server cannot serve it now. Retry after `Retry-After`.
 
-    Many of these are want of capacity: the operator adds replicas.
+    If this is frequent, the operator adds replicas.
     """
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
@@ -208,16 +208,16 @@ class CapacityError(DunnoError):
 
 
 class QueueFull(CapacityError):
-    """The model's share of the queue has no room for these rows.
+    """The queue of the model has no room for these rows.
 
-    Try again later; the operator adds replicas, for a longer queue only makes later answers.
+    Retry later. The operator adds replicas; a longer queue only makes answers later.
     """
 
 
 class RateExceeded(CapacityError):
-    """The caller's key has been shown more often than it may.
+    """Rate limit of the API key exceeded.
 
-    Ask less often; the operator may give the key a higher rate.
+    Send requests less often. The operator can raise the limit of the key.
     """
 
     def __init__(self, requests_per_s: float, retry_after_s: float) -> None:
@@ -225,9 +225,9 @@ class RateExceeded(CapacityError):
 
 
 class ConcurrencyExceeded(CapacityError):
-    """As many requests of the caller's key are worked on as may be at once.
+    """Too many concurrent requests with this API key.
 
-    Wait for an answer before the next question, or ask for several rows at once.
+    Wait for an answer before the next request, or send several rows in one request.
     """
 
     def __init__(self, most: int, retry_after_s: float) -> None:
@@ -236,126 +236,126 @@ class ConcurrencyExceeded(CapacityError):
 
 
 class Draining(CapacityError):
-    """The server is stopping and takes no new work.
+    """The server is shutting down and accepts no new requests.
 
-    Ask another replica; in front of several, whoever balances them should have done so.
+    Retry at another replica. A load balancer should have stopped sending requests here.
     """
 
 
 class DeadlineExceeded(CapacityError):
-    """The rows were still waiting when their answer became worthless.
+    """The request timed out while its rows waited or ran.
 
-    Give a longer deadline, or try again later; where it is frequent, add replicas.
+    Use a longer deadline, or retry later. If this is frequent, add replicas.
     """
 
 
 class BodiesFull(CapacityError):
-    """Bodies of all callers that are on their way hold as much as they may together.
+    """Request bodies that are arriving use up their memory budget.
 
-    Try again later, with smaller bodies if these are large.
+    Retry later, with smaller bodies if possible.
     """
 
 
 class DeadlineUnreachable(CapacityError):
-    """So many rows wait already that the deadline would pass before these had their turn.
+    """The queue is so long that the deadline would pass before these rows ran.
 
-    Give a longer deadline, or try again later; nothing was computed in vain.
+    Use a longer deadline, or retry later. Nothing was computed.
     """
 
 
 class NotReady(CapacityError):
-    """The model takes no rows at the moment: its runtime was lost and is being built anew.
+    """The model cannot take requests: its runtime was lost and is being rebuilt.
 
-    Try again later, at another replica if there is one; the operator looks at the log.
+    Retry later, or at another replica. The operator looks at the log.
     """
 
 
 class ServiceError(DunnoError):
-    """A fault of ours or of the model; the caller can do nothing about it.
+    """An internal error of the server or the model. The client cannot fix it.
 
-    Report it with the request's id, which stands in the log beside the reason.
+    Report it with the request id, which is in the log next to the reason.
     """
 
 
 class RunFailed(ServiceError):
-    """The runtime raised, or returned what its manifest does not declare.
+    """The model raised an error, or returned other outputs than its manifest declares.
 
-    Report it with the request's id; if a version is new, the operator goes back to the old one.
+    Report it with the request id. If the version is new, the operator rolls it back.
     """
 
 
 class BundleError(DunnoError):
-    """A bundle or the catalogue cannot be served; an operator has to look.
+    """A bundle, the catalogue or the file of API keys cannot be used.
 
-    Mend what the message names; what was served before a reload still is.
+    Fix what the message names. After a failed reload the previous state stays in service.
     """
 
 
 class BundleMissing(BundleError):
-    """There is no such bundle folder, or no manifest in it.
+    """The folder of the bundle, or the manifest in it, does not exist.
 
-    Copy the bundle to where the message says, or correct the catalogue.
+    Copy the bundle to the folder in the message, or correct the catalogue.
     """
 
 
 class BundleCorrupt(BundleError):
     """A file differs from its checksum, or a golden row from its recorded output.
 
-    Copy the bundle anew, or make it anew; never edit its files.
+    Copy the bundle again, or make it again. Never edit its files.
     """
 
 
 class LoadTimedOut(BundleError):
-    """Loading did not end within `DUNNO_MAX_LOAD_MS`; what was served before a reload still is.
+    """Loading took longer than its time limit, such as `DUNNO_MAX_LOAD_MS`.
 
-    Look at the graph (a loop without end?) and at the disk, replace the bundle, and reload.
+    Check the model (an endless loop?) and the disk, replace the bundle, and reload.
     """
 
 
 class SignatureInvalid(BundleError):
-    """Keys are trusted, and none of them signed the bundle as it is.
+    """No trusted key signed the bundle in its present state.
 
-    Sign it by a trusted key, as it lies there; ask who changed it if it was signed before.
+    Sign it with a trusted key. If it was signed before, find out who changed it.
     """
 
 
 class TrustedKeyInvalid(BundleError):
-    """A file of DUNNO_TRUSTED_KEYS cannot be read, or is no public key that signs bundles.
+    """A file in `DUNNO_TRUSTED_KEYS` cannot be read, or is not a public key.
 
-    Give the public keys, as PEM, not the private ones.
+    Use public keys in PEM format, not private ones.
     """
 
 
 class ManifestInvalid(BundleError):
-    """The manifest is no JSON, of another format, or misses a fact.
+    """The manifest is not valid JSON, has another format, or is incomplete.
 
-    Make the bundle anew by the version of this package that serves it.
+    Make the bundle again with the version of Dunno that serves it.
     """
 
 
 class CatalogueInvalid(BundleError):
-    """The catalogue file names what does not exist or says what it may not.
+    """`catalogue.toml` is invalid, or names something that does not exist.
 
-    Mend the place that the message names.
+    Fix the place that the message names.
     """
 
 
 class KeysInvalid(BundleError):
-    """The file of keys cannot be read or says what it may not; the keys before stay in force.
+    """The file of API keys cannot be read or is invalid. The previous keys stay in force.
 
-    Mend the place that the message names.
+    Fix the place that the message names.
     """
 
 
 class RuntimeUnavailable(BundleError):
-    """The runtime that the catalogue names is not installed; the message has the install line.
+    """The runtime that the catalogue names is not installed.
 
-    Run that line, or name another runtime in the catalogue.
+    Run the install command in the message, or name another runtime in the catalogue.
     """
 
 
 def reason_of(error: ClientError) -> str:
-    """Return what a refusal is counted as: its code, and of caps that of which too much came."""
+    """Return the label of a refusal in metrics: its code, or `too_many_<unit>` for a limit."""
     if isinstance(error, PayloadTooLarge):
         return f"too_many_{error.unit.replace(' ', '_')}"
     return code_of(error)
@@ -367,7 +367,7 @@ def code_of(error: DunnoError) -> str:
 
 
 def code_of_kind(kind: type[DunnoError]) -> str:
-    """Return the same of all failures of a kind."""
+    """Return the stable name of a class of failures."""
     return _in_snake_case(kind.__name__)
 
 
