@@ -61,41 +61,41 @@ MANY = ("model", "version", "label", "key", "candidate", "runtime", "device", "s
 
 
 ABOUT_SETTINGS = """
-What the machine allows: environment variables, read once when a process starts. `dunno check` prints them as they are in
-force. Lists have commas between their parts. What an operator chooses about models stands in [catalogue.toml](catalogue.md).
+Environment variables of the server, read once at the start. `dunno check` prints their values. Elements of lists are separated by
+commas. Settings of models are in [catalogue.toml](catalogue.md).
 """
 ABOUT_MANIFEST = """
-What training knows about a model: `manifest.json` of a bundle, written by `dunno train` and `dunno pack`, never by hand.
-Unknown keys are refused. Shapes are without the leading axis of rows; shares, risks and probabilities lie in 0 to 1.
+Facts about a model: `manifest.json` in a bundle. `dunno train` and `dunno pack` write it; do not edit it. Unknown keys are refused.
+Shapes are given without the first axis (rows). Shares, risks and probabilities are between 0 and 1.
 """
 ABOUT_CATALOGUE = """
-What the operator chooses: `catalogue.toml` in the folder of the models. Unknown keys are refused. It is read at the start, at
-SIGHUP, at `POST /reload` on the admin address, and when it changes if `DUNNO_WATCH_MODELS_S` is set.
+Settings of the served models: `catalogue.toml` in the models folder. Unknown keys are refused. The server reads it at the start, on
+SIGHUP, on `POST /reload` at the admin address, and after changes if `DUNNO_WATCH_MODELS_S` is set.
 """
 ABOUT_KEYS = """
 # The keys
 
-The file that `DUNNO_KEYS` names, read anew whenever the catalogue is; `dunno key` writes its lines.
+The file in `DUNNO_KEYS`. It is read again with the catalogue. `dunno key` prints lines for it.
 """
 ABOUT_ERRORS = """
-Everything that can go wrong on purpose, by who must act. On native routes a failure is a problem of RFC 9457
-(`application/problem+json`): `type` and `title` are stable, `detail` is for people, `request_id` is in the log, too. Where a place
-in the payload is wrong, `place`, `expected` and `got` stand beside them, and where a name is, `models`. On `/v1` and `/v2` it is
-`{"error": detail}` with the same status, but 400 for 422, and on `/v1` also for 415. `Retry-After` is in whole seconds, at least 1.
+All errors, grouped by who has to act. Native routes answer with a problem document of RFC 9457 (`application/problem+json`). `type`
+and `title` are stable, `detail` is for people, and `request_id` is also in the log. If a value in the body is wrong, there are also
+`place`, `expected` and `got`; if a model name is unknown, `models`. `/v1` and `/v2` answer `{"error": detail}` with the same status,
+except 400 instead of 422 and, on `/v1`, instead of 415. `Retry-After` is in whole seconds, at least 1.
 
-Beside these there are `not_found` (404) and `method_not_allowed` (405) for routes that do not exist, `internal` (500) for a defect
-of ours, and what ends a connection, in [the table of limits](../behaviour.md#limits). What to do about a status:
+There are three more codes: `not_found` (404), `method_not_allowed` (405) and `internal` (500). Errors that close a connection are in
+[the table of limits](../behaviour.md#limits). What to do about a status:
 [What do 400, 413, … mean?](../how-to/statuses.md)
 """
 ABOUT_METRICS = """
-What `/metrics` tells, in base units. Values of a label stand behind it where they do not depend on what is served; others join
-them at their first event. Of a histogram there are `_bucket`, `_sum` and `_count`. With several workers each series carries the
-label `worker`: sum over it after `rate()`. Panels are those of the dashboard in `k8s/monitoring`, alerts those of its rules.
-Queries for other servers: [translated](../migrating-metrics.md).
+The metrics of `/metrics`, in base units. Label values are listed if they do not depend on the served models; others appear with their
+first event. A histogram has `_bucket`, `_sum` and `_count`. With several workers each series has the label `worker`: sum over it after
+`rate()`. Panels are those of the dashboard in `k8s/monitoring`, alerts those of its rules.
+Queries for other servers are [translated here](../migrating-metrics.md).
 """
 ABOUT_COMMAND = """
-`dunno` and its commands, as `--help` tells them. `train`, `evaluate` and `pack` need the extra `training`, `sign` needs `signing`.
-Exit code 2 is for what has to be mended first; where others say more than 0 and 1, the text does.
+The commands of `dunno`, as `--help` prints them. `train`, `evaluate` and `pack` need the extra `training`, `sign` needs `signing`.
+Exit code 2 means that something must be fixed first. Further exit codes are in the text of a command.
 """
 
 

@@ -41,27 +41,27 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class KeyEntry(BaseModel):
-    """What the operator allows one caller."""
+    """The API keys and limits of one client."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sha256: tuple[Digest, ...] = Field(min_length=1, max_length=MOST_DIGESTS)
-    """Digests of the caller's keys, two while one takes the place of the other."""
+    """SHA-256 digests of the client's API keys. Two digests allow a change of keys."""
 
     models: tuple[str, ...] | None = None
-    """Names of the models that there are for this caller; all unless given."""
+    """Models that the client may use. If unset, all models."""
 
     requests_per_s: float | None = Field(default=None, ge=1e-6, le=1e6)
-    """How often it may ask, of each worker; without bound unless given."""
+    """Rate limit: requests per second to each worker. If unset, there is no limit."""
 
     burst: float | None = Field(default=None, ge=1, le=1e6)
-    """So many may come at once after a pause; a second's worth unless given."""
+    """Requests that may come at once after a pause. Default: the requests of one second."""
 
     concurrent_requests: int | None = Field(default=None, ge=1, le=1_000_000)
-    """So many may be worked on at once, by each worker; without bound unless given."""
+    """Maximum concurrent requests to each worker. If unset, there is no limit."""
 
     metrics: bool = False
-    """Whether it may read /metrics where that is on the address of the models."""
+    """Access to /metrics on the models' address."""
 
     @model_validator(mode="after")
     def _burst_has_a_rate(self) -> Self:
@@ -76,7 +76,7 @@ class KeyFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     keys: dict[KeyName, KeyEntry] = Field(min_length=1)
-    """Name of a caller, as metrics and logs tell it -> what it may."""
+    """Settings for each client name. Metrics and logs contain the name."""
 
     @model_validator(mode="after")
     def _nobody_shares_a_key(self) -> Self:

@@ -30,46 +30,47 @@ from service.telemetry.recent import Recent
 
 CATALOGUE = "catalogue.toml"
 CANARY_SHARE = 0.5
-"""A version that gets less of the traffic than this is a canary."""
+"""A version with a smaller share of the traffic than this is a canary."""
 
 
 class ModelEntry(BaseModel):
-    """What the operator chooses for one name."""
+    """The settings of one model name in the catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bundle: str | None = None
-    """Folder of the bundle's versions; the same as the name unless given."""
+    """Folder with the versions of the bundle. Default: the model name."""
 
     versions: tuple[str, ...] = ()
-    """Versions to serve, the first by default; the newest one unless given."""
+    """Versions to serve; the first is the default version. If empty, the newest one is served."""
 
     aliases: dict[str, str] = {}
-    """Alias -> version, for `?alias=`."""
+    """Version for each alias, for `?alias=` and the labels of `/v1`."""
 
     weights: dict[str, float] = {}
-    """Version -> its part of the requests that name none; the heaviest is the default."""
+    """Traffic split: weight of each version for requests that name no version. The version with the
+    largest weight is the default version."""
 
     shadow: str | None = None
-    """Version that gets a copy of what the default version answers, and answers nobody."""
+    """Shadow version: it gets a copy of each row, and its answers are only compared."""
 
     rollback: Rollback | None = None
-    """How much worse than the default version a canary may be before it loses its weight."""
+    """Limits of the canary analysis: beyond them a canary gets no more traffic."""
 
     runtime: str = "onnx"
-    """Which runtime executes the graph."""
+    """Runtime that runs the model: `onnx` or `tensorflow`."""
 
     variant: str | None = None
-    """Which of the bundle's variants is served, such as `int8`; the graph itself unless given."""
+    """Variant of the bundle to serve, such as `int8`. Default: the original model."""
 
     instances: int = Field(default=1, ge=1, le=64)
-    """How many batches run at the same time, each by a session of its own."""
+    """Number of model instances: batches that run at the same time."""
 
     max_error: float | None = Field(default=None, gt=0, lt=1)
-    """Certified risk to serve by default, instead of the bundle's own."""
+    """Default certified risk. If unset, the default of the bundle is used."""
 
     allow_looser: bool = False
-    """Whether a request may ask for less than the default."""
+    """Allows requests with a larger `max_error` or a lower `min_confidence` than the default."""
 
     @model_validator(mode="after")
     def _versions_are_named(self) -> Self:
@@ -93,7 +94,7 @@ class CatalogueFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: dict[Name, ModelEntry] = Field(min_length=1)
-    """Name to serve a model under -> what is chosen for it; an empty table chooses nothing."""
+    """Settings for each model name. An empty table uses the defaults."""
 
 
 NO_CHOICE = ModelEntry()
